@@ -1,0 +1,310 @@
+//! What every backend does: links to a broker, publishing, subscribing, settling.
+//!
+//! A **broker** hands out **links**; a link is shared by all sessions that may share one. Subscribing comes in two
+//! kinds. A **shared** subscription is pushed to a [`Subscriber`] as it arrives, wants no acknowledgement, and stands
+//! for any number of local readers. A **dedicated** one belongs to one session, is pulled with
+//! [`Subscription::poll_next`] only while there is room for more, and its deliveries are settled one way or another.
+//!
+//! A backend is one file (or folder) in here: its settings, `connect`, these traits, and `tests/brokers.rs` as the judge.
+
+pub mod memory;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use async_trait::async_trait;
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+use crate::message::{
+    Delivery, DeliveryId, DurableName, Headers, Message, Outcome, Pattern, Principal, Refusal, Settlement, Text,
+};
+
+/// A backend: where links come from.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// The link for this identity; the same one for all who may share it.
+    async fn link(&self, identity: &Identity) -> Result<Arc<dyn Link>, BrokerError>;
+
+    /// Whether the broker can be used, and every change of that.
+    fn state(&self) -> watch::Receiver<LinkState>;
+
+    /// Ends all links. Nothing is delivered afterwards, and what is published fails.
+    async fn close(&self);
+}
+
+/// On whose behalf a link is opened.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Who connects.
+    pub principal: Principal,
+    /// The virtual host that CONNECT asked for, if any.
+    pub tenant: Option<Text>,
+}
+
+/// Whether a broker can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// Connected.
+    Up,
+    /// Not connected, and trying to be.
+    Recovering,
+    /// Connected, but the broker takes no messages at the moment.
+    Blocked,
+}
+
+/// An authenticated way to a broker. All methods may be called by many sessions at once.
+#[async_trait]
+pub trait Link: Send + Sync + 'static {
+    /// What the broker behind it can do. What is missing is refused by name; see [`Capabilities`].
+    fn capabilities(&self) -> Capabilities;
+
+    /// A place for one more unconfirmed message if there is one now.
+    fn try_reserve(&self) -> Option<Permit>;
+
+    /// A place for one more unconfirmed message, when there is one: the back-pressure of publishing.
+    async fn reserve(&self) -> Result<Permit, BrokerError>;
+
+    /// Publishes. Messages published one after the other keep their order; hundreds may wait for their confirmation.
+    fn publish(&self, permit: Permit, message: Message) -> Confirmation;
+
+    /// Opens a shared subscription; it lasts until the guard is dropped.
+    ///
+    /// When this returns, nothing that is published from now on is missed while the link holds.
+    /// Retained messages are not part of it, see [`Shared::replay`].
+    async fn share(
+        &self,
+        source: SharedSource,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<Box<dyn Shared>, BrokerError>;
+
+    /// Opens a dedicated subscription. When this returns, nothing that is published from now on is missed.
+    async fn subscribe(&self, request: Subscribe) -> Result<Box<dyn Subscription>, BrokerError>;
+
+    /// Settles deliveries of this link's dedicated subscriptions, given in the order in which they came.
+    /// Those that are settled already or went with a lost link are skipped, and [`Outcome::settled`] is false then.
+    fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> Confirmation;
+
+    /// Publishes all messages and, once they are confirmed, settles: the COMMIT of a transaction.
+    /// Whether that is atomic depends on the broker.
+    async fn commit(&self, transaction: Transaction) -> Result<Confirmation, BrokerError>;
+
+    /// Deletes a durable subscription that nobody reads. `Err(NotFound)` if there is none of that name.
+    async fn delete_durable(&self, name: &DurableName) -> Result<(), BrokerError>;
+}
+
+/// What a broker can do beyond queues and topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `/exchange` and `/amq/queue` exist.
+    pub exchanges: bool,
+    /// Queue and consumer arguments (`x-…` on SUBSCRIBE and SEND) mean something.
+    pub arguments: bool,
+    /// `retain:true` is kept.
+    pub retain: bool,
+    /// Durable subscriptions exist.
+    pub durable: bool,
+    /// A transaction is published as a whole or not at all.
+    pub atomic_transactions: bool,
+}
+
+/// A place in the number of unconfirmed messages that a link allows; freed when it is dropped.
+#[derive(Debug, Default)]
+pub struct Permit(#[expect(dead_code, reason = "held for its Drop")] Option<OwnedSemaphorePermit>);
+
+impl Permit {
+    /// For a broker that confirms at once and so needs no bound.
+    pub const UNBOUNDED: Permit = Permit(None);
+}
+
+impl From<OwnedSemaphorePermit> for Permit {
+    fn from(permit: OwnedSemaphorePermit) -> Self {
+        Permit(Some(permit))
+    }
+}
+
+/// What a shared subscription reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SharedSource {
+    /// `/topic/…`, a name or a pattern.
+    Topic(Pattern),
+    /// What is sent to one user under a name such as `queue/orders`.
+    User {
+        /// The user's name.
+        user: Text,
+        /// `queue/X` or `topic/X`; may be a pattern.
+        name: Pattern,
+    },
+}
+
+/// Whoever reads a shared subscription. Called from the broker's task: must not block.
+pub trait Subscriber: Send + Sync {
+    /// A message arrived.
+    fn deliver(&self, message: &Arc<Message>);
+
+    /// A retained message, for the one reader that asked with [`Shared::replay`].
+    fn replay(&self, reader: u64, message: &Arc<Message>);
+
+    /// The link broke and holds again: messages in between may be missing.
+    fn restored(&self);
+
+    /// Nothing will come any more.
+    fn ended(&self, reason: &BrokerError);
+}
+
+/// Keeps a shared subscription open; dropping it closes it.
+#[async_trait]
+pub trait Shared: Send + Sync {
+    /// Calls [`Subscriber::replay`] with each retained message that the subscription matches.
+    async fn replay(&self, reader: u64) -> Result<(), BrokerError>;
+}
+
+/// A request for a dedicated subscription.
+#[derive(Clone, Debug)]
+pub struct Subscribe {
+    /// What to read.
+    pub source: Source,
+    /// At most this many deliveries are unsettled at a time; at least 1.
+    pub prefetch: u16,
+    /// Queue and consumer arguments: headers of the SUBSCRIBE that begin with `x-`.
+    pub arguments: Headers,
+}
+
+/// What a dedicated subscription reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `/queue/N`, made on first use.
+    Queue(Text),
+    /// `/amq/queue/N`.
+    ExistingQueue(Text),
+    /// `/exchange/E/K`.
+    Exchange {
+        /// Name of the exchange.
+        exchange: Text,
+        /// Binding key.
+        key: Text,
+    },
+    /// `/topic/…` with acknowledgements: a queue of its own for as long as the subscription lasts.
+    Topic(Pattern),
+    /// `/topic/…` whose queue outlives the session.
+    Durable(DurableName, Pattern),
+    /// A new private reply address, see [`Subscription::reply_address`].
+    Reply,
+}
+
+/// A dedicated subscription. Dropping it returns every unsettled delivery to where it came from.
+#[async_trait]
+pub trait Subscription: Send {
+    /// The next event; the waker is called when there may be one.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Event>;
+
+    /// Stops deliveries. What was delivered can still be settled until this is dropped.
+    /// `delete` also removes the durable queue behind it.
+    async fn cancel(&mut self, delete: bool) -> Result<(), BrokerError>;
+
+    /// For [`Source::Reply`]: what others write after `/reply-queue/`.
+    fn reply_address(&self) -> Option<&Text> {
+        None
+    }
+}
+
+/// What happens on a dedicated subscription.
+#[derive(Debug)]
+pub enum Event {
+    /// A message.
+    Delivery(Delivery),
+    /// The link broke: deliveries that are not settled are void and come again.
+    Interrupted,
+    /// The link holds again.
+    Restored,
+    /// Nothing will come any more.
+    Ended(BrokerError),
+}
+
+/// What COMMIT hands over.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// To publish, in order.
+    pub messages: Vec<Message>,
+    /// To settle after that, in order.
+    pub settlements: Vec<(Vec<DeliveryId>, Settlement)>,
+}
+
+/// The broker's answer, there or on its way.
+#[derive(Debug)]
+pub enum Confirmation {
+    /// It is there.
+    Ready(Result<Outcome, BrokerError>),
+    /// It will come; a sender that is dropped means [`BrokerError::Unavailable`].
+    Waiting(oneshot::Receiver<Result<Outcome, BrokerError>>),
+}
+
+impl Future for Confirmation {
+    type Output = Result<Outcome, BrokerError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Confirmation::Ready(answer) => Poll::Ready(answer.clone()),
+            Confirmation::Waiting(receiver) => {
+                Poll::Ready(ready!(Pin::new(receiver).poll(context)).unwrap_or(Err(BrokerError::Unavailable)))
+            }
+        }
+    }
+}
+
+/// Why a broker did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// This broker has no such thing. `why` says what there is instead.
+    #[error("{what} not supported: {why}")]
+    Unsupported {
+        /// What was asked for.
+        what: String,
+        /// What to do instead.
+        why: String,
+    },
+    /// Something that must exist does not.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// Somebody else holds a durable subscription, or reads it.
+    #[error("the durable subscription {0} is in use")]
+    InUse(String),
+    /// A message was refused; the text is for the sender.
+    #[error("rejected: {0}")]
+    Rejected(String),
+    /// A setting bounds this, and it is full.
+    #[error("{what}: the limit is {limit} (setting {setting})")]
+    LimitExceeded {
+        /// What there is too much of.
+        what: String,
+        /// How much there may be.
+        limit: usize,
+        /// The full key of the setting.
+        setting: &'static str,
+    },
+    /// The broker does not let this principal do it. The text is the login's name.
+    #[error("access refused for {0}")]
+    AccessRefused(String),
+    /// A delivery of the transaction was lost with its link.
+    #[error("a delivery was lost with its link")]
+    DeliveryLost,
+    /// No connection to the broker.
+    #[error("the broker cannot be reached")]
+    Unavailable,
+}
+
+impl From<BrokerError> for Refusal {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Unsupported { what, why } => Refusal::unsupported(&what, &why),
+            BrokerError::NotFound(what) => Refusal::not_found(&what),
+            BrokerError::InUse(name) => Refusal::durable_in_use(&name),
+            BrokerError::Rejected(why) => Refusal::rejected(&why),
+            BrokerError::LimitExceeded { what, limit, setting } => Refusal::limit_exceeded(&what, limit, setting),
+            BrokerError::AccessRefused(user) => Refusal::access_refused(&user),
+            BrokerError::DeliveryLost => Refusal::delivery_lost(),
+            BrokerError::Unavailable => Refusal::broker_unavailable(),
+        }
+    }
+}

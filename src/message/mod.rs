@@ -1,0 +1,130 @@
+//! The words every layer shares: messages, destinations, deliveries, principals and refusals.
+//!
+//! Nothing here knows a wire format, a socket or a clock.
+
+mod destination;
+mod headers;
+mod pattern;
+mod refusal;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use destination::{Destination, Separators, Spelling, Usage};
+pub use headers::{Headers, Text};
+pub use pattern::{Pattern, Segment, decode};
+pub use refusal::{CloseCode, Refusal};
+
+/// One message on its way from a sender to its readers.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The concrete place it was sent to; never a pattern.
+    pub destination: Destination,
+    /// The headers that travel with it, each name once, in the order the sender wrote them.
+    pub headers: Headers,
+    /// The payload, as it came.
+    pub body: Bytes,
+    /// What the sender asked of the broker.
+    pub options: PublishOptions,
+}
+
+/// What a SEND asks of the broker, parsed from its headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PublishOptions {
+    /// Survive a restart of the broker, where the broker can.
+    pub persistent: bool,
+    /// Keep as the last value of its topic; with an empty body, forget that value.
+    pub retain: bool,
+    /// Higher values leave a queue first. `None` is the lowest.
+    pub priority: Option<u8>,
+    /// How long it may wait in a queue.
+    pub expiration: Option<Duration>,
+    /// An explicit MQTT quality of service, 0 to 2.
+    pub qos: Option<u8>,
+}
+
+impl Message {
+    /// Copies everything that is a slice of a larger buffer into memory of its own, so that keeping
+    /// this message does not keep the read buffer that it came in.
+    pub fn detach(&mut self) {
+        self.body = Bytes::copy_from_slice(&self.body);
+        self.headers.detach();
+        self.destination.detach();
+    }
+
+    /// Bytes of body and headers: what this message counts against a limit in bytes.
+    pub fn size(&self) -> usize {
+        self.body.len() + self.headers.size()
+    }
+}
+
+/// One message on its way to one subscription, as a broker hands it over.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The message; shared by all who read it.
+    pub message: Arc<Message>,
+    /// What settles it. `None` when there is nothing to settle.
+    pub id: Option<DeliveryId>,
+    /// It was handed out before, to this or another reader.
+    pub redelivered: bool,
+    /// Messages before this one may have been missed.
+    pub gap: bool,
+}
+
+/// Names one unsettled delivery of one link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DeliveryId {
+    /// The consumer that it was delivered to, unique within the broker.
+    pub consumer: u64,
+    /// Its place in that consumer's order; later deliveries have larger tags.
+    pub tag: u64,
+}
+
+/// What becomes of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Settlement {
+    /// Done with it.
+    Accept,
+    /// Back to its queue, marked as redelivered.
+    Requeue,
+    /// Not to be delivered again: to the dead-letter destination, if there is one.
+    Reject,
+}
+
+/// What the broker answered to a message, a settlement or a transaction that it accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// At least one queue or subscriber was there for it.
+    pub routed: bool,
+    /// The deliveries named were still there to settle.
+    pub settled: bool,
+    /// Something the client should know, though nothing failed.
+    pub warning: Option<String>,
+}
+
+impl Outcome {
+    /// All as asked.
+    pub const DONE: Outcome = Outcome { routed: true, settled: true, warning: None };
+    /// Taken, but nobody was there for it.
+    pub const UNROUTED: Outcome = Outcome { routed: false, settled: true, warning: None };
+}
+
+/// Who a session is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Principal {
+    /// 1 to 128 bytes, without control characters.
+    pub name: Text,
+}
+
+/// The identity of a durable subscription: nobody else's subscription has the same three parts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DurableName {
+    /// The principal's name.
+    pub user: Text,
+    /// The header `client-id`, or empty.
+    pub client: Text,
+    /// The header `durable-subscription-name`, or the subscription's `id`.
+    pub name: Text,
+}
