@@ -17,9 +17,8 @@ use std::task::{Context, Poll, ready};
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
-use crate::message::{
-    Delivery, DeliveryId, DurableName, Headers, Message, Outcome, Pattern, Principal, Refusal, Settlement, Text,
-};
+use crate::message::{Delivery, DeliveryId, DurableName, Message, Outcome, Principal, Refusal, Settlement, Text};
+pub use crate::message::{SharedSource, Source, Subscribe, Transaction};
 
 /// A backend: where links come from.
 #[async_trait]
@@ -124,20 +123,6 @@ impl From<OwnedSemaphorePermit> for Permit {
     }
 }
 
-/// What a shared subscription reads.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum SharedSource {
-    /// `/topic/…`, a name or a pattern.
-    Topic(Pattern),
-    /// What is sent to one user under a name such as `queue/orders`.
-    User {
-        /// The user's name.
-        user: Text,
-        /// `queue/X` or `topic/X`; may be a pattern.
-        name: Pattern,
-    },
-}
-
 /// Whoever reads a shared subscription. Called from the broker's task: must not block.
 pub trait Subscriber: Send + Sync {
     /// A message arrived.
@@ -158,39 +143,6 @@ pub trait Subscriber: Send + Sync {
 pub trait Shared: Send + Sync {
     /// Calls [`Subscriber::replay`] with each retained message that the subscription matches.
     async fn replay(&self, reader: u64) -> Result<(), BrokerError>;
-}
-
-/// A request for a dedicated subscription.
-#[derive(Clone, Debug)]
-pub struct Subscribe {
-    /// What to read.
-    pub source: Source,
-    /// At most this many deliveries are unsettled at a time; at least 1.
-    pub prefetch: u16,
-    /// Queue and consumer arguments: headers of the SUBSCRIBE that begin with `x-`.
-    pub arguments: Headers,
-}
-
-/// What a dedicated subscription reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// `/queue/N`, made on first use.
-    Queue(Text),
-    /// `/amq/queue/N`.
-    ExistingQueue(Text),
-    /// `/exchange/E/K`.
-    Exchange {
-        /// Name of the exchange.
-        exchange: Text,
-        /// Binding key.
-        key: Text,
-    },
-    /// `/topic/…` with acknowledgements: a queue of its own for as long as the subscription lasts.
-    Topic(Pattern),
-    /// `/topic/…` whose queue outlives the session.
-    Durable(DurableName, Pattern),
-    /// A new private reply address, see [`Subscription::reply_address`].
-    Reply,
 }
 
 /// A dedicated subscription. Dropping it returns every unsettled delivery to where it came from.
@@ -220,15 +172,6 @@ pub enum Event {
     Restored,
     /// Nothing will come any more.
     Ended(BrokerError),
-}
-
-/// What COMMIT hands over.
-#[derive(Debug, Default)]
-pub struct Transaction {
-    /// To publish, in order.
-    pub messages: Vec<Message>,
-    /// To settle after that, in order.
-    pub settlements: Vec<(Vec<DeliveryId>, Settlement)>,
 }
 
 /// The broker's answer, there or on its way.

@@ -6,6 +6,7 @@ mod destination;
 mod headers;
 mod pattern;
 mod refusal;
+mod requests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub use destination::{Destination, Separators, Spelling, Usage};
 pub use headers::{Headers, Text};
 pub use pattern::{Pattern, Segment, decode};
 pub use refusal::{CloseCode, Refusal};
+pub use requests::{Credentials, SharedSource, Source, Subscribe, Transaction};
 
 /// One message on its way from a sender to its readers.
 #[derive(Clone, Debug)]

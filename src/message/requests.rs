@@ -1,0 +1,76 @@
+//! What a session asks of a broker.
+
+use super::{DeliveryId, DurableName, Headers, Message, Pattern, Settlement, Text};
+
+/// Who a client says it is, in CONNECT.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// The header `login`.
+    pub login: Option<Text>,
+    /// The header `passcode`. Never logged.
+    pub passcode: Option<Text>,
+    /// The header `host`: the virtual host.
+    pub host: Option<Text>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("login", &self.login).field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// What a shared subscription reads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SharedSource {
+    /// `/topic/…`, a name or a pattern.
+    Topic(Pattern),
+    /// What is sent to one user under a name such as `queue/orders`.
+    User {
+        /// The user's name.
+        user: Text,
+        /// `queue/X` or `topic/X`; may be a pattern.
+        name: Pattern,
+    },
+}
+
+/// A request for a dedicated subscription.
+#[derive(Clone, Debug)]
+pub struct Subscribe {
+    /// What to read.
+    pub source: Source,
+    /// At most this many deliveries are unsettled at a time; at least 1.
+    pub prefetch: u16,
+    /// Queue and consumer arguments: headers of the SUBSCRIBE that begin with `x-`.
+    pub arguments: Headers,
+}
+
+/// What a dedicated subscription reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// `/queue/N`, made on first use.
+    Queue(Text),
+    /// `/amq/queue/N`.
+    ExistingQueue(Text),
+    /// `/exchange/E/K`.
+    Exchange {
+        /// Name of the exchange.
+        exchange: Text,
+        /// Binding key.
+        key: Text,
+    },
+    /// `/topic/…` with acknowledgements: a queue of its own for as long as the subscription lasts.
+    Topic(Pattern),
+    /// `/topic/…` whose queue outlives the session.
+    Durable(DurableName, Pattern),
+    /// A new private reply address, see the subscription's `reply_address`.
+    Reply,
+}
+
+/// What COMMIT hands over.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    /// To publish, in order.
+    pub messages: Vec<Message>,
+    /// To settle after that, in order.
+    pub settlements: Vec<(Vec<DeliveryId>, Settlement)>,
+}
