@@ -45,6 +45,8 @@ impl CloseCode {
     pub const NOT_AUTHORISED: CloseCode = CloseCode(4403);
     /// No CONNECT in time, or silence for too long.
     pub const TIMED_OUT: CloseCode = CloseCode(4408);
+    /// More frames or bytes than the client may send.
+    pub const RATE: CloseCode = CloseCode(4429);
     /// The broker behind the gateway does not answer.
     pub const BROKER_UNAVAILABLE: CloseCode = CloseCode(4503);
     /// The client does not read fast enough.
@@ -254,7 +256,7 @@ impl Refusal {
     // --- the session's end ---
 
     /// The client is silent for longer than it promised. `milliseconds` is the interval agreed on.
-    pub fn heartbeat_missed(milliseconds: u64) -> Self {
+    pub fn heartbeat_missed(milliseconds: u128) -> Self {
         let detail = format!("No byte came for twice the {milliseconds} ms that the heart-beat headers agreed on.");
         Self::new("heartbeat-timeout", CloseCode::TIMED_OUT, "Heart-beat missing", detail)
     }
@@ -263,6 +265,12 @@ impl Refusal {
     pub fn slow_consumer(budget: &str) -> Self {
         let detail = format!("This client reads more slowly than its subscriptions deliver: {budget}.");
         Self::new("slow-consumer", CloseCode::SLOW_CONSUMER, "Slow consumer", detail)
+    }
+
+    /// The client sends faster than it may. `per_second` counts frames or bytes, whichever `what` names.
+    pub fn rate_exceeded(what: &str, per_second: f64, setting: &str) -> Self {
+        let detail = format!("More than {per_second} {what} per second came; the setting {setting} governs it.");
+        Self::new("rate-exceeded", CloseCode::RATE, "Rate exceeded", detail)
     }
 
     /// The gateway is full.
