@@ -1,4 +1,8 @@
 //! stompgate: the gateway between browsers and message queues.
+pub mod auth;
 pub mod broker;
 pub mod message;
+pub mod server;
+pub mod session;
+pub mod settings;
 pub mod stomp;

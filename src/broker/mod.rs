@@ -8,6 +8,7 @@
 //! A backend is one file (or folder) in here: its settings, `connect`, these traits, and `tests/brokers.rs` as the judge.
 
 pub mod memory;
+mod settings;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,6 +17,8 @@ use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+
+pub use settings::{Kind, Settings};
 
 use crate::message::{Delivery, DeliveryId, DurableName, Message, Outcome, Principal, Refusal, Settlement, Text};
 pub use crate::message::{SharedSource, Source, Subscribe, Transaction};
