@@ -1,6 +1,7 @@
 //! stompgate: the gateway between browsers and message queues.
 pub mod auth;
 pub mod broker;
+pub mod hub;
 pub mod message;
 pub mod server;
 pub mod session;

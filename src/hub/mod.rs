@@ -19,23 +19,12 @@ use slab::Slab;
 use tokio::sync::OnceCell;
 
 use crate::broker::{BrokerError, Link, Shared, SharedSource, Subscriber};
-use crate::message::{Destination, Message, Pattern, Refusal, Separators, Spelling, Text, Usage};
-use crate::stomp::Version;
+use crate::message::{Destination, Message, Pattern, Refusal, Separators, Text, Usage};
+use crate::stomp::{MessageFrame, Reader};
 
 use outbox::{Item, Outbox, Policy, Signal};
 pub use render::{render, render_frame};
 pub use settings::{OutboxPolicy, Settings, WhenFull};
-
-/// How one reader wants its MESSAGE frames. Readers that are equal get the same bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Reader {
-    /// The header `subscription`; absent only in STOMP 1.0.
-    pub subscription: Option<Text>,
-    /// How destinations are spelled.
-    pub spelling: Spelling,
-    /// The version to encode for.
-    pub version: Version,
-}
 
 /// All shared subscriptions of this node. A clone is another handle to the same hub.
 #[derive(Clone)]
@@ -205,6 +194,7 @@ impl Subscriber for FanOut {
         let message_id = self.common.message_id();
         let mut readers = lock(&self.readers);
         for (reader, group) in &mut readers.groups {
+            let policy = policy.of(reader);
             let mut frame = None;
             for (_, member) in group.iter_mut() {
                 if member.joining && message.options.retain {
@@ -226,7 +216,7 @@ impl Subscriber for FanOut {
         let readers = lock(&self.readers);
         let Some((reader, place)) = readers.joining.get(&reader) else { return };
         if let Some(member) = readers.groups.get(reader).and_then(|group| group.get(*place)) {
-            member.outbox.push(self.common.render(reader, message, &message_id, false), &policy, now());
+            member.outbox.push(self.common.render(reader, message, &message_id, false), &policy.of(reader), now());
         }
     }
 
@@ -258,7 +248,7 @@ impl Common {
 
     fn render(&self, reader: &Reader, message: &Message, message_id: &str, gap: bool) -> Item {
         let destination = message.destination.spelled(reader.spelling);
-        let frame = crate::stomp::MessageFrame {
+        let frame = MessageFrame {
             subscription: reader.subscription.as_deref(),
             message_id,
             ack: None,
@@ -288,6 +278,15 @@ impl Common {
         let value = header.as_ref().and_then(|header| message.headers.get(header));
         let key = header.as_ref().map(|_| conflation_key(&message.destination, value));
         Policy { key, ..policy.clone() }
+    }
+}
+
+impl Policy {
+    /// The policy for one reader: conflation never crosses subscriptions, even those of one session.
+    fn of(&self, reader: &Reader) -> Policy {
+        let subscription = reader.subscription.as_deref().unwrap_or_default();
+        let key = self.key.as_ref().map(|key| Text::from(format!("{subscription}\n{key}")));
+        Policy { when_full: self.when_full, key }
     }
 }
 

@@ -56,10 +56,11 @@ impl Connect {
 
     /// The CONNECTED frame.
     pub(super) fn connected(&self, session: &Text, principal: &Principal) -> Frame {
+        let (outbound, inbound) = self.heartbeat.header;
         let headers = Headers::from([
             ("version", Text::from_static(self.version.as_str())),
             ("session", session.clone()),
-            ("heart-beat", self.heartbeat.header().into()),
+            ("heart-beat", format!("{outbound},{inbound}").into()),
             ("server", Text::from_static(concat!("stompgate/", env!("CARGO_PKG_VERSION")))),
             ("user-name", principal.name.clone()),
         ]);

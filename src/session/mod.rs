@@ -16,8 +16,6 @@ mod in_flight;
 mod send;
 mod settings;
 mod subscriptions;
-#[cfg(test)]
-mod tests;
 mod transactions;
 
 use std::sync::Arc;
@@ -25,9 +23,9 @@ use std::time::Instant;
 
 use crate::message::{
     CloseCode, Credentials, Delivery, DeliveryId, DurableName, Headers, Message, Outcome, Principal, Refusal,
-    Separators, Settlement, SharedSource, Spelling, Subscribe, Text, Transaction,
+    Separators, Settlement, SharedSource, Subscribe, Text, Transaction,
 };
-use crate::stomp::{Command, Frame, Version};
+use crate::stomp::{Command, Frame, Reader, Version};
 
 use connect::Connect;
 pub use in_flight::Ticket;
@@ -113,17 +111,6 @@ pub enum Request {
     Shared(SharedSource, Reader),
     /// This session's own.
     Dedicated(Subscribe),
-}
-
-/// How one reader of a shared source wants its MESSAGE frames.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Reader {
-    /// The header `subscription`; absent only in STOMP 1.0.
-    pub subscription: Option<Text>,
-    /// How destinations are spelled.
-    pub spelling: Spelling,
-    /// The version to encode for.
-    pub version: Version,
 }
 
 /// A MESSAGE frame to be, except for the message's own headers and body.

@@ -199,7 +199,8 @@ const BURST_SECONDS: f64 = 2.0;
 impl Rates {
     pub(super) fn new(settings: &Settings, now: Instant) -> Self {
         let bucket = |per_second: u32| (per_second > 0).then(|| Bucket::new(per_second, now));
-        Rates { frames: bucket(settings.max_frames_per_second), bytes: bucket(settings.max_bytes_per_second) }
+        let bytes = u32::try_from(settings.max_bytes_per_second).unwrap_or(u32::MAX);
+        Rates { frames: bucket(settings.max_frames_per_second), bytes: bucket(bytes) }
     }
 
     pub(super) fn frame(&mut self, now: Instant) -> Result<(), Refusal> {
@@ -212,10 +213,8 @@ impl Rates {
     }
 
     fn take(bucket: Option<&mut Bucket>, amount: u32, now: Instant, what: &str, setting: &str) -> Result<(), Refusal> {
-        match bucket {
-            Some(bucket) if !bucket.take(amount, now) => Err(Refusal::rate_exceeded(what, bucket.per_second, setting)),
-            _ => Ok(()),
-        }
+        let Some(bucket) = bucket else { return Ok(()) };
+        if bucket.take(amount, now) { Ok(()) } else { Err(Refusal::rate_exceeded(what, bucket.per_second, setting)) }
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use super::in_flight::Kind;
-use super::{Action, Connected, Deliver, Handler, Reader, Request, Settings, SubscriptionKey, flag, number, required};
+use super::{Action, Connected, Deliver, Handler, Request, Settings, SubscriptionKey, flag, number, required};
 use crate::message::{
     Delivery, DeliveryId, Destination, DurableName, Headers, Outcome, Refusal, Settlement, SharedSource, Source,
     Spelling, Subscribe, Text, Usage,
 };
-use crate::stomp::{Frame, Version};
+use crate::stomp::{Frame, Reader, Version};
 
 /// The three ack modes (STOMP 1.2, “SUBSCRIBE ack Header”).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

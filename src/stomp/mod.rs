@@ -14,6 +14,7 @@ mod error;
 mod frame;
 mod head;
 mod heartbeat;
+mod reader;
 #[cfg(test)]
 mod tests;
 mod version;
@@ -23,4 +24,5 @@ pub use encoder::{HEARTBEAT, MessageFrame, encode};
 pub use error::DecodeError;
 pub use frame::{Command, Frame};
 pub use heartbeat::Heartbeat;
+pub use reader::Reader;
 pub use version::Version;
