@@ -60,7 +60,7 @@ impl Settings {
                 ));
             }
         }
-        EnvFilter::builder().parse(&self.level).map_err(|error| format!("{:?}: {error}", self.level))
+        EnvFilter::builder().parse(self.level.replace(' ', "")).map_err(|error| format!("{:?}: {error}", self.level))
     }
 }
 

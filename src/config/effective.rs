@@ -48,7 +48,7 @@ fn masked(key: &str, value: toml::Value) -> toml::Value {
 }
 
 /// `amqp://user:passcode@host` without its passcode, if it has one.
-fn masked_url(text: &str) -> Option<String> {
+pub(super) fn masked_url(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once("://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let (login, _) = authority.rsplit_once('@')?;

@@ -8,7 +8,7 @@ use figment::value::Value;
 use serde::Deserialize;
 
 use super::Config;
-use super::effective::is_secret;
+use super::effective::{is_secret, masked_url};
 use super::error::{Problem, nearest};
 
 /// All sources laid over one another.
@@ -215,7 +215,7 @@ fn description(found: &Actual) -> String {
         Actual::Unsigned(value) => value.to_string(),
         Actual::Signed(value) => value.to_string(),
         Actual::Float(value) => value.to_string(),
-        Actual::Str(value) => format!("{value:?}"),
+        Actual::Str(value) => format!("{:?}", masked_url(value).as_ref().unwrap_or(value)),
         Actual::Seq => "a list".to_owned(),
         Actual::Map => "a table".to_owned(),
         other => other.to_string(),
