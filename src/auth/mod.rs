@@ -1,6 +1,16 @@
 //! Who a client is.
+//!
+//! An authenticator is one file in here: its settings, `impl Authenticator`, tests.
 
+mod trust;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+
+use crate::message::{Credentials, Principal, Refusal};
+pub use trust::Trust;
 
 /// `[auth]`: how clients are authenticated.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,4 +31,21 @@ pub enum Kind {
     /// The login is taken as the name, and the passcode is ignored: for development and closed networks.
     #[default]
     Trust,
+}
+
+/// Finds out who a client is.
+#[async_trait]
+pub trait Authenticator: Send + Sync + 'static {
+    /// The principal behind these credentials. `session` is the name of the session, unique on this node.
+    ///
+    /// # Errors
+    /// [`Refusal::access_refused`] for credentials that are not accepted.
+    async fn authenticate(&self, credentials: &Credentials, session: &str) -> Result<Principal, Refusal>;
+}
+
+/// The authenticator that the settings ask for.
+pub fn authenticator(settings: &Settings) -> Arc<dyn Authenticator> {
+    match settings.kind {
+        Kind::Trust => Arc::new(Trust),
+    }
 }
