@@ -208,6 +208,17 @@ impl Outbox {
         state.clear();
     }
 
+    /// Drops what waits and would be settled once written: its subscription ends, and it goes to another reader.
+    pub fn discard_unsettled(&self) {
+        let mut state = self.lock();
+        let is_unsettled = |place: &Option<Queued>| place.as_ref().is_some_and(|queued| queued.item.settle.is_some());
+        let (gone, left) = std::mem::take(&mut state.queue).into_iter().partition::<VecDeque<_>, _>(is_unsettled);
+        state.queue = left;
+        state.live -= gone.len();
+        state.firm -= gone.len();
+        state.bytes -= gone.iter().flatten().map(|queued| queued.item.frame.len()).sum::<usize>();
+    }
+
     /// How many messages were dropped by policy or for their size.
     pub fn dropped(&self) -> u64 {
         self.lock().dropped

@@ -99,6 +99,17 @@ impl Refusal {
         Self::new("forbidden-header", CloseCode::POLICY, format!("Header {header} not allowed"), detail)
     }
 
+    /// A text message of the WebSocket that is not UTF-8 (RFC 6455 §8.1).
+    pub fn not_utf8() -> Self {
+        let detail = "A WebSocket text message must be UTF-8; send bodies of other bytes in binary messages.";
+        Self::new("invalid-utf8", CloseCode::NOT_UTF8, "Text message is not UTF-8", detail)
+    }
+
+    /// Anything else against RFC 6455. `what` says what it was.
+    pub fn websocket_protocol(what: &str) -> Self {
+        Self::new("websocket-protocol", CloseCode::PROTOCOL, "WebSocket protocol error", format!("{what}."))
+    }
+
     // --- connecting ---
 
     /// A frame before CONNECT.
@@ -261,6 +272,12 @@ impl Refusal {
         Self::new("heartbeat-timeout", CloseCode::TIMED_OUT, "Heart-beat missing", detail)
     }
 
+    /// A client that answers no WebSocket Ping. `milliseconds` is the time between two.
+    pub fn pings_unanswered(milliseconds: u128) -> Self {
+        let detail = format!("No byte came, not even an answer to WebSocket Pings {milliseconds} ms apart (server.ping_interval).");
+        Self::new("unresponsive", CloseCode::TIMED_OUT, "No answer to pings", detail)
+    }
+
     /// More waits for this client than its budget allows, or for too long. `budget` names the one that is spent and its setting.
     pub fn slow_consumer(budget: &str) -> Self {
         let detail = format!("This client reads more slowly than its subscriptions deliver: {budget}.");
@@ -273,10 +290,9 @@ impl Refusal {
         Self::new("rate-exceeded", CloseCode::RATE, "Rate exceeded", detail)
     }
 
-    /// The gateway is full.
-    pub fn overload(limit: usize, setting: &str) -> Self {
-        let detail =
-            format!("The gateway holds {limit} connections, as many as the setting {setting} allows; try again later.");
+    /// The gateway is full. `whose` names what is counted: all connections, those of one address, those of one user.
+    pub fn overload(whose: &str, limit: usize, setting: &str) -> Self {
+        let detail = format!("{whose}: {limit} at a time, as the setting {setting} says; try again later.");
         Self::new("overload", CloseCode::OVERLOAD, "Too many connections", detail)
     }
 

@@ -28,6 +28,9 @@ pub struct Settings {
     /// Time that a shutdown gives to what is in flight. Default 10 s.
     #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,
+    /// Time that a closing client has to take what still waits for it, and to close, too. Default 5 s.
+    #[serde(with = "humantime_serde")]
+    pub close_timeout: Duration,
     /// Silence after which a WebSocket Ping is sent; two unanswered close. Default 25 s.
     #[serde(with = "humantime_serde")]
     pub ping_interval: Duration,
@@ -109,6 +112,7 @@ impl Default for Settings {
             max_connections_per_address: 0,
             handshake_timeout: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(25),
             allowed_origins: Vec::new(),
             require_origin: false,

@@ -138,6 +138,8 @@ pub struct Session {
     rates: Rates,
     last_inbound: Instant,
     last_outbound: Instant,
+    /// The version agreed on; 1.0 before there is one, since every client reads that.
+    version: Version,
     state: State,
 }
 
@@ -191,6 +193,7 @@ impl Session {
             context: Context { id, settings, separators },
             last_inbound: now,
             last_outbound: now,
+            version: Version::V10,
             state: State::Waiting { since: now },
         }
     }
@@ -241,13 +244,9 @@ impl Session {
         matches!(self.state, State::Ended)
     }
 
-    /// The version agreed on; 1.0 before there is one, for want of a version that every client understands.
+    /// The version agreed on; 1.0 before there is one, since every client reads that.
     pub fn version(&self) -> Version {
-        match &self.state {
-            State::Authenticating { connect, .. } => connect.version,
-            State::Connected(connected) => connected.connect.version,
-            State::Waiting { .. } | State::Ended => Version::V10,
-        }
+        self.version
     }
 
     /// Who it is, once connected.
@@ -318,6 +317,7 @@ impl Session {
         match (&mut self.state, command) {
             (State::Waiting { since }, Command::Connect | Command::Stomp) => {
                 let (connect, credentials) = Connect::read(&frame, &self.context)?;
+                self.version = connect.version;
                 self.state = State::Authenticating { since: *since, connect: Box::new(connect) };
                 let ticket = self.in_flight.open(Kind::Connect, None, None);
                 actions.push(Action::Authenticate(ticket, credentials));
