@@ -274,7 +274,9 @@ impl Refusal {
 
     /// A client that answers no WebSocket Ping. `milliseconds` is the time between two.
     pub fn pings_unanswered(milliseconds: u128) -> Self {
-        let detail = format!("No byte came, not even an answer to WebSocket Pings {milliseconds} ms apart (server.ping_interval).");
+        let detail = format!(
+            "No byte came, not even an answer to WebSocket Pings {milliseconds} ms apart (server.ping_interval)."
+        );
         Self::new("unresponsive", CloseCode::TIMED_OUT, "No answer to pings", detail)
     }
 

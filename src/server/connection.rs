@@ -304,7 +304,11 @@ impl Connection {
         let refusal = match error {
             WebSocketError::Io(_) if self.socket.get_ref().is_spent() => {
                 let limit = settings.max_connect_bytes;
-                Refusal::too_large("What came before CONNECT was complete, in bytes,", limit, "session.max_connect_bytes")
+                Refusal::too_large(
+                    "What came before CONNECT was complete, in bytes,",
+                    limit,
+                    "session.max_connect_bytes",
+                )
             }
             WebSocketError::Capacity(_) => {
                 let limit = self.services.max_websocket_message();
@@ -431,7 +435,8 @@ impl Connection {
             Action::PublishWill(will) => self.will = Some(will),
             Action::Authenticate(ticket, credentials) => {
                 let services = Arc::clone(&self.services);
-                self.operation = Some(super::operation::authenticate(services, self.client.id.clone(), ticket, credentials));
+                self.operation =
+                    Some(super::operation::authenticate(services, self.client.id.clone(), ticket, credentials));
             }
             Action::Forget(key) => self.consumers.forget(key),
             Action::Unsubscribe(ticket, key, delete) => self.unsubscribe(ticket, key, delete),

@@ -209,7 +209,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    listen().map_err(|error| io::Error::new(error.kind(), format!("server.listen: cannot listen on {address}: {error}")))
+    listen()
+        .map_err(|error| io::Error::new(error.kind(), format!("server.listen: cannot listen on {address}: {error}")))
 }
 
 /// One socket, from TLS to the answer that makes it a WebSocket or does not.
@@ -291,11 +292,6 @@ fn admit(services: &Arc<Services>, peer: SocketAddr, socket: OwnedSemaphorePermi
     (Client { id, peer, outbox, registration, socket }, refused)
 }
 
-async fn run(
-    services: Arc<Services>,
-    client: Client,
-    websocket: WebSocketStream<Stream>,
-    refused: Option<Refusal>,
-) {
+async fn run(services: Arc<Services>, client: Client, websocket: WebSocketStream<Stream>, refused: Option<Refusal>) {
     Connection::new(services, client, websocket).run(refused).await;
 }

@@ -28,7 +28,8 @@ pub(super) fn is_allowed_origin(origin: &str, host: &str, settings: &Settings) -
     if !allowed.is_empty() {
         return allowed.iter().any(|pattern| {
             pattern.split_once("://").is_some_and(|(wanted, pattern)| {
-                wanted.eq_ignore_ascii_case(scheme) && host_matches(&with_port(pattern, scheme), &with_port(authority, scheme))
+                wanted.eq_ignore_ascii_case(scheme)
+                    && host_matches(&with_port(pattern, scheme), &with_port(authority, scheme))
             })
         });
     }

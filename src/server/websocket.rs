@@ -24,7 +24,10 @@ pub(super) type Answer = Response<Full<Bytes>>;
 pub(super) fn answer(request: &request::Parts, settings: &Settings) -> Result<Answer, Answer> {
     if request.uri.path() != settings.path {
         let path = &settings.path;
-        return Err(refuse(StatusCode::NOT_FOUND, &format!("There is nothing here. The WebSocket endpoint is {path}.")));
+        return Err(refuse(
+            StatusCode::NOT_FOUND,
+            &format!("There is nothing here. The WebSocket endpoint is {path}."),
+        ));
     }
     if request.method != Method::GET {
         let refusal = refuse(StatusCode::METHOD_NOT_ALLOWED, "A WebSocket handshake is a GET (RFC 6455, 4.1).");
@@ -61,17 +64,22 @@ fn check_host_and_origin(headers: &HeaderMap, settings: &Settings) -> Result<(),
         ));
     }
     match headers.get(ORIGIN).map(HeaderValue::to_str) {
-        None if settings.require_origin => Err(forbid("The Origin header is missing, and server.require_origin is on.")),
+        None if settings.require_origin => {
+            Err(forbid("The Origin header is missing, and server.require_origin is on."))
+        }
         None => Ok(()),
         Some(Ok(origin)) if is_allowed_origin(origin, host, settings) => Ok(()),
-        Some(_) => Err(forbid("Pages of this Origin may not connect; the setting server.allowed_origins lists those that may.")),
+        Some(_) => Err(forbid(
+            "Pages of this Origin may not connect; the setting server.allowed_origins lists those that may.",
+        )),
     }
 }
 
 /// RFC 6455 §4.2.1, the points 3, 4 and 6.
 fn check_upgrade(headers: &HeaderMap) -> Result<(), Answer> {
     if !has_token(headers, &UPGRADE, "websocket") || !has_token(headers, &CONNECTION, "upgrade") {
-        let refusal = refuse(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket endpoint: speak STOMP over WebSocket to it.");
+        let refusal =
+            refuse(StatusCode::UPGRADE_REQUIRED, "This is a WebSocket endpoint: speak STOMP over WebSocket to it.");
         return Err(with(with(refusal, UPGRADE, "websocket"), CONNECTION, "Upgrade"));
     }
     if text(headers, &SEC_WEBSOCKET_VERSION) != Some("13") {
@@ -86,7 +94,10 @@ fn websocket_key(headers: &HeaderMap) -> Result<&[u8], Answer> {
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     match (keys.next().map(HeaderValue::as_bytes), keys.next()) {
         (Some(key), None) if is_base64_of_16_bytes(key) => Ok(key),
-        _ => Err(refuse(StatusCode::BAD_REQUEST, "Sec-WebSocket-Key must be there once, 16 bytes in base64 (RFC 6455, 4.1).")),
+        _ => Err(refuse(
+            StatusCode::BAD_REQUEST,
+            "Sec-WebSocket-Key must be there once, 16 bytes in base64 (RFC 6455, 4.1).",
+        )),
     }
 }
 

@@ -1,9 +1,7 @@
 //! CONNECT: versions, heart-beats, credentials and the will.
 
 use super::{Context, Principal, flag};
-use crate::message::{
-    Credentials, Destination, Headers, Message, PublishOptions, Refusal, Text, Usage,
-};
+use crate::message::{Credentials, Destination, Headers, Message, PublishOptions, Refusal, Text, Usage};
 use crate::stomp::{Command, Frame, Heartbeat, Version};
 
 /// What CONNECT settles for the rest of the session.
@@ -49,8 +47,12 @@ impl Connect {
         {
             return Err(Refusal::bad_connect("login", login, "1 to 128 bytes without control characters"));
         }
-        let connect =
-            Connect { version, heartbeat, client_id: get("client-id").unwrap_or_default(), will: will(frame, context)? };
+        let connect = Connect {
+            version,
+            heartbeat,
+            client_id: get("client-id").unwrap_or_default(),
+            will: will(frame, context)?,
+        };
         Ok((connect, Credentials { login, passcode: get("passcode"), host }))
     }
 

@@ -155,9 +155,14 @@ struct Context {
 #[derive(Debug)]
 enum State {
     /// No CONNECT yet.
-    Waiting { since: Instant },
+    Waiting {
+        since: Instant,
+    },
     /// CONNECT came and is being checked.
-    Authenticating { since: Instant, connect: Box<Connect> },
+    Authenticating {
+        since: Instant,
+        connect: Box<Connect>,
+    },
     Connected(Box<Connected>),
     /// Nothing follows any more.
     Ended,

@@ -93,7 +93,11 @@ fn message(
             "user-id" | "stompgate-user" if *value == principal.name => {}
             "user-id" => return Err(Refusal::forbidden_header("SEND", name, "it differs from the session's login")),
             own if own.starts_with("stompgate-") => {
-                return Err(Refusal::forbidden_header("SEND", name, "headers beginning with stompgate- are the gateway's"));
+                return Err(Refusal::forbidden_header(
+                    "SEND",
+                    name,
+                    "headers beginning with stompgate- are the gateway's",
+                ));
             }
             "reply-to" if reply_to.is_some() => {}
             name if is_consumed(name) => {}

@@ -78,7 +78,10 @@ impl Connected {
         let spelling = required(frame, "destination")?;
         let id = self.subscription_id(frame)?;
         if frame.headers.get("selector").is_some() {
-            return Err(Refusal::unsupported("selector", "no broker behind this gateway filters; subscribe to a narrower topic"));
+            return Err(Refusal::unsupported(
+                "selector",
+                "no broker behind this gateway filters; subscribe to a narrower topic",
+            ));
         }
         let destination = Destination::parse(spelling, Usage::Subscribe, handler.context.separators)?;
         let ack = ack_mode(frame)?;
@@ -106,7 +109,9 @@ impl Connected {
                 let version = self.connect.version;
                 Request::Shared(source, Reader { subscription: id, spelling: spelling_used, version })
             }
-            Wanted::Dedicated(source) => Request::Dedicated(Subscribe { source, prefetch, arguments: arguments(frame) }),
+            Wanted::Dedicated(source) => {
+                Request::Dedicated(Subscribe { source, prefetch, arguments: arguments(frame) })
+            }
         };
         let kind = match request {
             Request::Dedicated(Subscribe { source: Source::Reply, .. }) => Kind::ReplyAddress(key),
@@ -204,7 +209,10 @@ impl Connected {
     ) -> Result<Wanted, Refusal> {
         let only_auto = |what: &str| match ack {
             AckMode::Auto => Ok(()),
-            _ => Err(Refusal::unsupported(&format!("ack mode on {what}"), "these messages need no ACK; subscribe with ack:auto")),
+            _ => Err(Refusal::unsupported(
+                &format!("ack mode on {what}"),
+                "these messages need no ACK; subscribe with ack:auto",
+            )),
         };
         Ok(match destination {
             Destination::Topic(pattern) => match (self.durable_name(frame, id)?, ack) {
@@ -258,7 +266,12 @@ fn prefetch(frame: &Frame, settings: &Settings) -> Result<u16, Refusal> {
 }
 
 fn arguments(frame: &Frame) -> Headers {
-    frame.headers.iter().filter(|(name, _)| super::send::is_queue_argument(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
+    frame
+        .headers
+        .iter()
+        .filter(|(name, _)| super::send::is_queue_argument(name))
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect()
 }
 
 impl Subscriptions {
@@ -313,9 +326,9 @@ impl Subscriptions {
     }
 
     fn reply_mut(&mut self, name: &Text) -> Option<&mut Subscription> {
-        self.all
-            .iter_mut()
-            .find(|subscription| !subscription.cancelled && subscription.reply.as_ref().is_some_and(|r| r.name == *name))
+        self.all.iter_mut().find(|subscription| {
+            !subscription.cancelled && subscription.reply.as_ref().is_some_and(|r| r.name == *name)
+        })
     }
 
     /// What others write after `/reply-queue/` to reach `/temp-queue/name`.

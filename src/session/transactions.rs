@@ -94,7 +94,12 @@ impl Transactions {
         is_open.then_some(()).ok_or_else(|| Refusal::unknown_transaction(command, name))
     }
 
-    pub(super) fn stage_message(&mut self, name: &Text, mut message: Message, settings: &Settings) -> Result<(), Refusal> {
+    pub(super) fn stage_message(
+        &mut self,
+        name: &Text,
+        mut message: Message,
+        settings: &Settings,
+    ) -> Result<(), Refusal> {
         let open = self.grow("SEND", name, message.size(), settings)?;
         message.detach(); // it may stay for minutes, the read buffer need not
         open.messages.push(message);
