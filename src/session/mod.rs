@@ -16,6 +16,8 @@ mod in_flight;
 mod send;
 mod settings;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 mod transactions;
 
 use std::sync::Arc;
