@@ -15,6 +15,8 @@ mod frame;
 mod head;
 mod heartbeat;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 mod version;
 
