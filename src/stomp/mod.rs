@@ -16,6 +16,8 @@ mod head;
 mod heartbeat;
 mod reader;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
 mod version;
 
