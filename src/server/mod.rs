@@ -30,8 +30,8 @@ use tracing::{debug, warn};
 
 use crate::auth::Authenticator;
 use crate::broker::Broker;
-use crate::hub::{self, Hub};
 use crate::hub::outbox::Outbox;
+use crate::hub::{self, Hub};
 use crate::message::{Refusal, Separators, Text};
 use crate::session;
 
