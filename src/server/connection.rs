@@ -580,15 +580,12 @@ impl Connection {
         self.consumers = Consumers::default();
         let within = self.services.server.close_timeout;
         self.publish_will().await;
-        let (code, reason) = match self.closing.take() {
-            Some((code, reason)) => {
-                let in_time = tokio::time::timeout(within, self.say_goodbye(code, &reason)).await.is_ok();
-                (Some(code.0), if in_time { reason } else { format!("{reason}; the client did not close in time") })
-            }
-            None => {
-                let _ = tokio::time::timeout(within, self.answer_goodbye()).await;
-                (None, "closed by the client".to_owned())
-            }
+        let (code, reason) = if let Some((code, reason)) = self.closing.take() {
+            let in_time = tokio::time::timeout(within, self.say_goodbye(code, &reason)).await.is_ok();
+            (Some(code.0), if in_time { reason } else { format!("{reason}; the client did not close in time") })
+        } else {
+            let _ = tokio::time::timeout(within, self.answer_goodbye()).await;
+            (None, "closed by the client".to_owned())
         };
         let dropped = self.outbox.dropped();
         info!(session = %self.client.id, peer = %self.client.peer, code, reason, dropped, "disconnected");

@@ -159,8 +159,7 @@ mod connecting {
         let mut script = Script::new();
         let connected = script.connect("CONNECT\naccept-version:1.0,1.1,1.2\nheart-beat:5000,4000\n\n");
         assert_eq!(connected.command, Command::Connected);
-        for (name, value) in
-            [("version", "1.2"), ("session", "s-1"), ("heart-beat", "4000,5000"), ("user-name", "ada")]
+        for (name, value) in [("version", "1.2"), ("session", "s-1"), ("heart-beat", "4000,5000"), ("user-name", "ada")]
         {
             assert_eq!(header(&connected, name), value);
         }
@@ -442,7 +441,9 @@ mod subscribing {
             ("id:e\ndestination:/amq/queue/q", Source::ExistingQueue("q".into())),
             ("id:f\ndestination:/exchange/e/k", Source::Exchange { exchange: "e".into(), key: "k".into() }),
         ] {
-            let Request::Dedicated(Subscribe { source, prefetch, .. }) = request(&mut script, headers) else { panic!() };
+            let Request::Dedicated(Subscribe { source, prefetch, .. }) = request(&mut script, headers) else {
+                panic!()
+            };
             assert_eq!((source, prefetch), (expected, 100), "{headers}");
         }
     }

@@ -14,9 +14,9 @@ mod error;
 mod frame;
 mod head;
 mod heartbeat;
-mod reader;
 #[cfg(test)]
 mod properties;
+mod reader;
 #[cfg(test)]
 mod tests;
 mod version;
