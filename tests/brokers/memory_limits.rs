@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stompgate::broker::memory::{ConnectError, Counters, Memory, Overflow, Settings};
-use stompgate::broker::{Broker, BrokerError, Source, Transaction};
-use stompgate::message::{Destination, DurableName, Message, Outcome, Settlement, Usage};
+use stompgate::broker::{Broker, BrokerError, SharedSource, Source, Transaction};
+use stompgate::message::{Destination, DurableName, Message, Outcome, Pattern, Settlement, Usage};
 use tokio::time::advance;
 
-use crate::harness::{Client, Heard};
+use crate::harness::{Client, Ear, Heard, Reader};
 
 async fn memory(settings: Settings) -> (Arc<Memory>, Client) {
     let memory = Arc::new(Memory::new(&settings).unwrap());
@@ -21,7 +21,7 @@ fn dead_letters() -> Settings {
     Settings { dead_letter: Some("/queue/dead".to_owned()), ..Settings::default() }
 }
 
-async fn read_dead(client: &Client) -> crate::harness::Reader {
+async fn read_dead(client: &Client) -> Reader {
     client.open(Source::Queue("dead".into()), 10).await.unwrap()
 }
 
@@ -133,13 +133,9 @@ async fn a_rejected_message_goes_to_the_dead_letters_once() {
 #[tokio::test]
 async fn dead_letters_may_go_to_a_topic() {
     let (_, client) = memory(Settings { dead_letter: Some("/topic/dead".to_owned()), ..Settings::default() }).await;
-    let (_guard, ear) = client.listen("/topic/a").await;
-    drop((_guard, ear));
-    let ear = Arc::new(crate::harness::Ear::default());
-    let Destination::Topic(dead) = Destination::parse("/topic/dead", Usage::Send, Default::default()).unwrap() else {
-        panic!("it is a topic")
-    };
-    let _guard = client.link.share(stompgate::broker::SharedSource::Topic(dead), ear.clone()).await.unwrap();
+    let ear = Arc::new(Ear::default());
+    let source = SharedSource::Topic(Pattern::canonical("dead"));
+    let _guard = client.link.share(source, ear.clone()).await.unwrap();
     client.send("/queue/a", "bad").await;
     let mut reader = client.read("/queue/a").await;
     let bad = reader.expect("bad").await;

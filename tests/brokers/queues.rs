@@ -130,11 +130,6 @@ pub(crate) async fn higher_priorities_leave_first(broker: Arc<dyn Broker>) {
 pub(crate) async fn two_readers_take_turns(broker: Arc<dyn Broker>) {
     let client = Client::of(&broker).await;
     let (mut one, mut two) = (client.read("/queue/a").await, client.read("/queue/a").await);
-    async fn five(reader: &mut Reader) {
-        for _ in 0..5 {
-            reader.next().await;
-        }
-    }
     let bodies = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
     // Both have credit for all ten, and each gets its half.
     tokio::join!(five(&mut one), five(&mut two), send_all(&client, "/queue/a", &bodies));
@@ -163,5 +158,11 @@ pub(crate) async fn a_dropped_reader_hands_its_call_on(broker: Arc<dyn Broker>) 
     } else {
         drop(first);
         waiting.await.unwrap();
+    }
+}
+
+async fn five(reader: &mut Reader) {
+    for _ in 0..5 {
+        reader.next().await;
     }
 }

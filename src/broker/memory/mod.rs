@@ -17,8 +17,10 @@ mod effects;
 mod exchange;
 mod line;
 mod listeners;
+mod publish;
 mod queue;
 mod queues;
+mod readers;
 mod retained;
 mod settings;
 mod shelf;
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use effects::Counters;
 pub use settings::{ConnectError, Overflow, Settings};
@@ -81,7 +84,7 @@ impl Memory {
 
 /// Ends with the broker.
 async fn keep_time(exchange: Weak<Exchange>) {
-    let mut ticks = tokio::time::interval(TICK);
+    let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
     for count in 1_u32.. {
         ticks.tick().await;
         let Some(exchange) = exchange.upgrade().filter(|exchange| !exchange.is_closed()) else { return };

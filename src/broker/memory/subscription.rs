@@ -87,7 +87,7 @@ impl Reader {
         let consumer = exchange.next_key();
         let (queue, origin) = match request.source {
             Source::Queue(name) => {
-                let (queue, ()) = exchange.queues.with(&name, |queue| queue.attach(consumer, request.prefetch))?;
+                let (queue, ()) = exchange.queues.with(&name, |queue| queue.join(consumer, request.prefetch))?;
                 (queue, Origin::Queue(Text::from(&*name)))
             }
             Source::Topic(pattern) => open_topic(exchange, &pattern, consumer, request.prefetch)?,
@@ -152,7 +152,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.stop();
         let mut effects = Effects::default();
-        self.queue.detach(self.consumer, &mut effects);
+        self.queue.leave(self.consumer, &mut effects);
         self.exchange.unregister(self.consumer);
         if let Origin::Queue(name) = &self.origin {
             self.exchange.queues.prune(name, &self.queue);
@@ -234,7 +234,7 @@ fn bind(exchange: &Exchange, queue: &Arc<Queue>, pattern: &Pattern, key: u64) {
 }
 
 fn attach(queue: &Queue, consumer: u64, prefetch: u16) -> Result<(), BrokerError> {
-    queue.attach(consumer, prefetch).map_err(|_| BrokerError::Unavailable)
+    queue.join(consumer, prefetch).map_err(|_| BrokerError::Unavailable)
 }
 
 fn topic_rules(exchange: &Exchange, pattern: &Pattern) -> Rules {
