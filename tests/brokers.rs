@@ -70,6 +70,7 @@ macro_rules! judge {
                 }
                 competition {
                     every_message_is_settled_by_exactly_one_reader,
+                    a_queue_that_comes_and_goes_loses_nothing,
                     publishers_keep_their_order_in_a_crowd,
                 }
                 durable {

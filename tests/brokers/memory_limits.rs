@@ -8,7 +8,7 @@ use stompgate::broker::{Broker, BrokerError, SharedSource, Source, Transaction};
 use stompgate::message::{Destination, DurableName, Message, Outcome, Pattern, Settlement, Usage};
 use tokio::time::advance;
 
-use crate::harness::{Client, Ear, Heard, Reader};
+use crate::harness::{Client, Ear, Heard, Reader, in_time, text};
 
 async fn memory(settings: Settings) -> (Arc<Memory>, Client) {
     let memory = Arc::new(Memory::new(&settings).unwrap());
@@ -239,4 +239,63 @@ async fn durable_subscriptions_are_bounded() {
         "{refused:?}"
     );
     drop(durable("one").await.unwrap());
+}
+
+/// Single messages fill the queue up to its limit all the time; of each commit all arrive, or none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_is_never_cut_in_two_by_others() {
+    const SIZE: usize = 7;
+    const COMMITS: usize = 300;
+    let (_, client) = memory(Settings { max_queue_length: 20, ..Settings::default() }).await;
+    let mut reader = client.read("/queue/a").await;
+    let committing = client.clone();
+    let commits = tokio::spawn(async move {
+        let mut taken = Vec::new();
+        for number in 0..COMMITS {
+            let messages = vec![committing.message("/queue/a", &number.to_string()); SIZE];
+            let answer = committing.link.commit(Transaction { messages, settlements: Vec::new() }).await;
+            taken.extend(answer.is_ok().then_some(number));
+            tokio::task::yield_now().await;
+        }
+        taken
+    });
+    let filling = client.clone();
+    let filler = tokio::spawn(async move {
+        loop {
+            let _ = filling.publish(filling.message("/queue/a", "filler")).await;
+            tokio::task::yield_now().await;
+        }
+    });
+    let counting = tokio::spawn(async move {
+        let mut counts = std::collections::BTreeMap::<usize, usize>::new();
+        loop {
+            let delivery = reader.next().await;
+            reader.settle(&delivery, Settlement::Accept).await;
+            match text(&delivery.message).as_str() {
+                "filler" => {}
+                "end" => return counts,
+                number => *counts.entry(number.parse().unwrap()).or_default() += 1,
+            }
+        }
+    });
+    let taken = commits.await.unwrap();
+    filler.abort();
+    while client.publish(client.message("/queue/a", "end")).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!taken.is_empty());
+    let expected = taken.into_iter().map(|number| (number, SIZE)).collect();
+    assert_eq!(in_time(counting).await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn patterns_have_a_limited_depth() {
+    let (_, client) = memory(Settings { max_topic_levels: 3, ..Settings::default() }).await;
+    let ear = Arc::new(Ear::default());
+    let share =
+        |pattern: &'static str| client.link.share(SharedSource::Topic(Pattern::canonical(pattern)), ear.clone());
+    assert!(share("a/b/#").await.is_ok());
+    assert!(share("a/b/c/d").await.is_ok());
+    let refused = share("a/b/c/#").await.err();
+    assert!(matches!(refused, Some(BrokerError::LimitExceeded { setting: "broker.memory.max_topic_levels", .. })));
 }

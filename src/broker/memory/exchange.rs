@@ -172,7 +172,10 @@ impl Exchange {
     /// Passes calls on that were not answered, and frees what expired in `/queue/…`.
     pub(super) fn tick(&self) {
         for (name, queue) in self.queues.all() {
-            self.tick_queue(&queue);
+            let mut effects = Effects::default();
+            queue.free_expired(&mut effects);
+            queue.tick(&mut effects);
+            self.apply(effects);
             self.queues.prune(&name, &queue);
         }
     }
@@ -183,14 +186,10 @@ impl Exchange {
         let durables = lock(&self.durables).queues();
         let consumers: Vec<_> = read(&self.consumers).values().cloned().collect();
         for queue in durables.iter().chain(&consumers) {
-            self.tick_queue(queue);
+            let mut effects = Effects::default();
+            queue.free_expired(&mut effects);
+            self.apply(effects);
         }
-    }
-
-    fn tick_queue(&self, queue: &Queue) {
-        let mut effects = Effects::default();
-        queue.tick(&mut effects);
-        self.apply(effects);
     }
 
     /// Whether nothing is taken any more.

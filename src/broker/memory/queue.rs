@@ -212,10 +212,14 @@ impl Queue {
         idle
     }
 
-    /// Drops what is expired, and stops counting on readers that were called if none has come since the last tick.
+    /// Drops what is expired.
+    pub(super) fn free_expired(&self, effects: &mut Effects) {
+        self.sweep(&mut self.lock(), effects);
+    }
+
+    /// Stops counting on readers that were called if none has come since the last tick.
     pub(super) fn tick(&self, effects: &mut Effects) {
         let mut state = self.lock();
-        self.sweep(&mut state, effects);
         if state.shelf.length() > 0 && state.taken == state.taken_at_tick && state.line.is_anybody_waiting() {
             state.line.pass_over();
             state.call(effects);
@@ -243,7 +247,7 @@ impl Queue {
         admission: Admission,
         effects: &mut Effects,
     ) -> Result<(), BrokerError> {
-        if self.rules.fit(&state.depth(), 1, cost).is_err() {
+        if !self.rules.fits(&state.depth(), cost) {
             self.sweep(state, effects);
         }
         if admission == Admission::Check {
@@ -252,7 +256,8 @@ impl Queue {
         } else {
             self.ledger.take_checked(cost);
         }
-        while self.rules.fit(&state.depth(), 1, cost).is_err()
+        while self.rules.drops_oldest()
+            && !self.rules.fits(&state.depth(), cost)
             && let Some(oldest) = state.shelf.take_oldest()
         {
             state.gap_at_head |= self.rules.copies;

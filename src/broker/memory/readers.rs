@@ -1,6 +1,6 @@
 //! The readers of one queue, and what each holds unsettled.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, VecDeque};
 
 use super::shelf::Stored;
 use crate::message::DeliveryId;
@@ -18,7 +18,8 @@ struct Reader {
     prefetch: usize,
     listening: bool,
     next_tag: u64,
-    held: BTreeMap<u64, Stored>,
+    /// By tag, smallest first: what is settled is nearly always at the front.
+    held: VecDeque<(u64, Stored)>,
 }
 
 impl Readers {
@@ -40,7 +41,7 @@ impl Readers {
     /// Adds a reader that holds `prefetch` messages at most, and one at least.
     pub(super) fn join(&mut self, reader: u64, prefetch: u16) {
         let prefetch = usize::from(prefetch.max(1));
-        self.known.insert(reader, Reader { prefetch, listening: true, next_tag: 1, held: BTreeMap::new() });
+        self.known.insert(reader, Reader { prefetch, listening: true, next_tag: 1, held: VecDeque::new() });
     }
 
     /// Whether a reader may be given one more; `None` if it wants none.
@@ -63,18 +64,19 @@ impl Readers {
         reader.next_tag += 1;
         self.held += 1;
         self.held_bytes += stored.cost;
-        reader.held.insert(tag, stored);
+        reader.held.push_back((tag, stored));
         Some(DeliveryId { consumer, tag })
     }
 
     /// Whether this delivery is held.
     pub(super) fn holds(&self, id: DeliveryId) -> bool {
-        self.known.get(&id.consumer).is_some_and(|reader| reader.held.contains_key(&id.tag))
+        self.known.get(&id.consumer).is_some_and(|reader| reader.place_of(id.tag).is_some())
     }
 
     /// Takes a delivery from the one who holds it.
     pub(super) fn release(&mut self, id: DeliveryId) -> Option<Stored> {
-        let stored = self.known.get_mut(&id.consumer)?.held.remove(&id.tag)?;
+        let reader = self.known.get_mut(&id.consumer)?;
+        let (_, stored) = reader.held.remove(reader.place_of(id.tag)?)?;
         self.held -= 1;
         self.held_bytes -= stored.cost;
         Some(stored)
@@ -83,9 +85,15 @@ impl Readers {
     /// Takes a reader out with all that it holds, in the order of delivery.
     pub(super) fn leave(&mut self, reader: u64) -> Vec<Stored> {
         let held: Vec<_> =
-            self.known.remove(&reader).into_iter().flat_map(|reader| reader.held.into_values()).collect();
+            self.known.remove(&reader).into_iter().flat_map(|reader| reader.held).map(|(_, stored)| stored).collect();
         self.held -= held.len();
         self.held_bytes -= held.iter().map(|stored| stored.cost).sum::<usize>();
         held
+    }
+}
+
+impl Reader {
+    fn place_of(&self, tag: u64) -> Option<usize> {
+        self.held.binary_search_by_key(&tag, |(tag, _)| *tag).ok()
     }
 }
