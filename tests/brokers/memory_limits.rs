@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use stompgate::broker::memory::{ConnectError, Counters, Memory, Overflow, Settings};
 use stompgate::broker::{Broker, BrokerError, SharedSource, Source, Transaction};
-use stompgate::message::{Destination, DurableName, Message, Outcome, Pattern, Settlement, Usage};
+use stompgate::message::{Destination, DurableName, Message, Outcome, Pattern, Settlement, Text, Usage};
 use tokio::time::advance;
 
 use crate::harness::{Client, Ear, Heard, Reader, in_time, text};
@@ -40,6 +41,40 @@ fn rejected_by(answer: Result<Outcome, BrokerError>, setting: &str) {
 async fn a_bad_dead_letter_destination_is_found_at_once() {
     let settings = Settings { dead_letter: Some("/app/x".to_owned()), ..Settings::default() };
     assert!(matches!(Memory::new(&settings).err(), Some(ConnectError::DeadLetter { .. })));
+}
+
+#[tokio::test]
+async fn higher_priorities_leave_first() {
+    let (_, client) = memory(Settings::default()).await;
+    let sent = [("1", None), ("2", Some(5)), ("3", Some(200)), ("4", Some(5)), ("5", Some(0)), ("6", Some(9))];
+    for (body, priority) in sent {
+        let mut message = client.message("/queue/a", body);
+        message.options.priority = priority;
+        client.publish(message).await.unwrap();
+    }
+    let mut reader = client.read("/queue/a").await;
+    for body in ["3", "6", "2", "4", "1", "5"] {
+        reader.take(body).await;
+    }
+}
+
+/// One message that waits for hours must not keep all that came with it in one read.
+#[tokio::test]
+async fn what_waits_keeps_no_read_buffer() {
+    let (_, client) = memory(Settings::default()).await;
+    let mut bound = client.read("/topic/a").await;
+    let buffer = Bytes::from("x".repeat(100));
+    for (place, retain) in [("/queue/a", false), ("/topic/a", false), ("/topic/a", true)] {
+        let mut message = client.message(place, "");
+        message.body = buffer.slice(10..20);
+        message.headers.push("name", Text::try_from(buffer.slice(20..30)).unwrap());
+        message.options.retain = retain;
+        client.publish(message).await.unwrap();
+    }
+    let stored = [client.read("/queue/a").await.next().await, bound.next().await, bound.next().await];
+    assert_eq!(text(&stored[2].message), "x".repeat(10));
+    drop(bound);
+    assert!(buffer.is_unique());
 }
 
 #[tokio::test]
