@@ -63,13 +63,13 @@ macro_rules! judge {
                     a_rejected_message_is_gone,
                     settling_twice_is_settled_once,
                     a_cancelled_reader_can_still_settle,
-                    higher_priorities_leave_first,
                     two_readers_take_turns,
                     a_reader_that_sleeps_holds_nothing_back,
                     a_dropped_reader_hands_its_call_on,
                 }
                 competition {
                     every_message_is_settled_by_exactly_one_reader,
+                    a_queue_that_comes_and_goes_loses_nothing,
                     publishers_keep_their_order_in_a_crowd,
                 }
                 durable {

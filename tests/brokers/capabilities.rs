@@ -11,7 +11,7 @@ use crate::harness::{Client, in_time};
 fn assert_refused<T>(answer: Result<T, BrokerError>, name: &str) {
     match answer.err() {
         Some(BrokerError::Unsupported { what, why }) => {
-            assert!(what.contains(name) && !why.is_empty(), "{what}: {why}")
+            assert!(what.contains(name) && !why.is_empty(), "{what}: {why}");
         }
         other => panic!("{name} was to be refused: {other:?}"),
     }

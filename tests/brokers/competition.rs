@@ -96,6 +96,17 @@ async fn publish(client: Client, place: &'static str, publisher: usize) {
     }
 }
 
+/// The queue is made and removed all the time, and never with a message in it.
+pub(crate) async fn a_queue_that_comes_and_goes_loses_nothing(broker: Arc<dyn Broker>) {
+    let client = Client::of(&broker).await;
+    let publishing = tokio::spawn(publish(client.clone(), "/queue/a", 0));
+    for number in 0..EACH {
+        let mut reader = client.read_with("/queue/a", 1).await;
+        reader.take(&format!("0:{number}")).await;
+    }
+    in_time(publishing).await.unwrap();
+}
+
 pub(crate) async fn publishers_keep_their_order_in_a_crowd(broker: Arc<dyn Broker>) {
     let client = Client::of(&broker).await;
     let (_guard, ear) = client.listen("/topic/+").await;

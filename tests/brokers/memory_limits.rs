@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use stompgate::broker::memory::{ConnectError, Counters, Memory, Overflow, Settings};
-use stompgate::broker::{Broker, BrokerError, Source, Transaction};
-use stompgate::message::{Destination, DurableName, Message, Outcome, Settlement, Usage};
+use stompgate::broker::{Broker, BrokerError, SharedSource, Source, Transaction};
+use stompgate::message::{Destination, DurableName, Message, Outcome, Pattern, Settlement, Text, Usage};
 use tokio::time::advance;
 
-use crate::harness::{Client, Heard};
+use crate::harness::{Client, Ear, Heard, Reader, in_time, text};
 
 async fn memory(settings: Settings) -> (Arc<Memory>, Client) {
     let memory = Arc::new(Memory::new(&settings).unwrap());
@@ -21,7 +22,7 @@ fn dead_letters() -> Settings {
     Settings { dead_letter: Some("/queue/dead".to_owned()), ..Settings::default() }
 }
 
-async fn read_dead(client: &Client) -> crate::harness::Reader {
+async fn read_dead(client: &Client) -> Reader {
     client.open(Source::Queue("dead".into()), 10).await.unwrap()
 }
 
@@ -40,6 +41,40 @@ fn rejected_by(answer: Result<Outcome, BrokerError>, setting: &str) {
 async fn a_bad_dead_letter_destination_is_found_at_once() {
     let settings = Settings { dead_letter: Some("/app/x".to_owned()), ..Settings::default() };
     assert!(matches!(Memory::new(&settings).err(), Some(ConnectError::DeadLetter { .. })));
+}
+
+#[tokio::test]
+async fn higher_priorities_leave_first() {
+    let (_, client) = memory(Settings::default()).await;
+    let sent = [("1", None), ("2", Some(5)), ("3", Some(200)), ("4", Some(5)), ("5", Some(0)), ("6", Some(9))];
+    for (body, priority) in sent {
+        let mut message = client.message("/queue/a", body);
+        message.options.priority = priority;
+        client.publish(message).await.unwrap();
+    }
+    let mut reader = client.read("/queue/a").await;
+    for body in ["3", "6", "2", "4", "1", "5"] {
+        reader.take(body).await;
+    }
+}
+
+/// One message that waits for hours must not keep all that came with it in one read.
+#[tokio::test]
+async fn what_waits_keeps_no_read_buffer() {
+    let (_, client) = memory(Settings::default()).await;
+    let mut bound = client.read("/topic/a").await;
+    let buffer = Bytes::from("x".repeat(100));
+    for (place, retain) in [("/queue/a", false), ("/topic/a", false), ("/topic/a", true)] {
+        let mut message = client.message(place, "");
+        message.body = buffer.slice(10..20);
+        message.headers.push("name", Text::try_from(buffer.slice(20..30)).unwrap());
+        message.options.retain = retain;
+        client.publish(message).await.unwrap();
+    }
+    let stored = [client.read("/queue/a").await.next().await, bound.next().await, bound.next().await];
+    assert_eq!(text(&stored[2].message), "x".repeat(10));
+    drop(bound);
+    assert!(buffer.is_unique());
 }
 
 #[tokio::test]
@@ -133,13 +168,9 @@ async fn a_rejected_message_goes_to_the_dead_letters_once() {
 #[tokio::test]
 async fn dead_letters_may_go_to_a_topic() {
     let (_, client) = memory(Settings { dead_letter: Some("/topic/dead".to_owned()), ..Settings::default() }).await;
-    let (_guard, ear) = client.listen("/topic/a").await;
-    drop((_guard, ear));
-    let ear = Arc::new(crate::harness::Ear::default());
-    let Destination::Topic(dead) = Destination::parse("/topic/dead", Usage::Send, Default::default()).unwrap() else {
-        panic!("it is a topic")
-    };
-    let _guard = client.link.share(stompgate::broker::SharedSource::Topic(dead), ear.clone()).await.unwrap();
+    let ear = Arc::new(Ear::default());
+    let source = SharedSource::Topic(Pattern::canonical("dead"));
+    let _guard = client.link.share(source, ear.clone()).await.unwrap();
     client.send("/queue/a", "bad").await;
     let mut reader = client.read("/queue/a").await;
     let bad = reader.expect("bad").await;
@@ -243,4 +274,63 @@ async fn durable_subscriptions_are_bounded() {
         "{refused:?}"
     );
     drop(durable("one").await.unwrap());
+}
+
+/// Single messages fill the queue up to its limit all the time; of each commit all arrive, or none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_is_never_cut_in_two_by_others() {
+    const SIZE: usize = 7;
+    const COMMITS: usize = 300;
+    let (_, client) = memory(Settings { max_queue_length: 20, ..Settings::default() }).await;
+    let mut reader = client.read("/queue/a").await;
+    let committing = client.clone();
+    let commits = tokio::spawn(async move {
+        let mut taken = Vec::new();
+        for number in 0..COMMITS {
+            let messages = vec![committing.message("/queue/a", &number.to_string()); SIZE];
+            let answer = committing.link.commit(Transaction { messages, settlements: Vec::new() }).await;
+            taken.extend(answer.is_ok().then_some(number));
+            tokio::task::yield_now().await;
+        }
+        taken
+    });
+    let filling = client.clone();
+    let filler = tokio::spawn(async move {
+        loop {
+            let _ = filling.publish(filling.message("/queue/a", "filler")).await;
+            tokio::task::yield_now().await;
+        }
+    });
+    let counting = tokio::spawn(async move {
+        let mut counts = std::collections::BTreeMap::<usize, usize>::new();
+        loop {
+            let delivery = reader.next().await;
+            reader.settle(&delivery, Settlement::Accept).await;
+            match text(&delivery.message).as_str() {
+                "filler" => {}
+                "end" => return counts,
+                number => *counts.entry(number.parse().unwrap()).or_default() += 1,
+            }
+        }
+    });
+    let taken = commits.await.unwrap();
+    filler.abort();
+    while client.publish(client.message("/queue/a", "end")).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!taken.is_empty());
+    let expected = taken.into_iter().map(|number| (number, SIZE)).collect();
+    assert_eq!(in_time(counting).await.unwrap(), expected);
+}
+
+#[tokio::test]
+async fn patterns_have_a_limited_depth() {
+    let (_, client) = memory(Settings { max_topic_levels: 3, ..Settings::default() }).await;
+    let ear = Arc::new(Ear::default());
+    let share =
+        |pattern: &'static str| client.link.share(SharedSource::Topic(Pattern::canonical(pattern)), ear.clone());
+    assert!(share("a/b/#").await.is_ok());
+    assert!(share("a/b/c/d").await.is_ok());
+    let refused = share("a/b/c/#").await.err();
+    assert!(matches!(refused, Some(BrokerError::LimitExceeded { setting: "broker.memory.max_topic_levels", .. })));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use stompgate::broker::{Broker, Event};
-use stompgate::message::{Outcome, Settlement};
+use stompgate::message::Settlement;
 
 use crate::harness::{Client, Reader, text};
 
@@ -109,32 +109,9 @@ pub(crate) async fn a_cancelled_reader_can_still_settle(broker: Arc<dyn Broker>)
     heir.take("3").await;
 }
 
-pub(crate) async fn higher_priorities_leave_first(broker: Arc<dyn Broker>) {
-    let client = Client::of(&broker).await;
-    if client.link.capabilities().arguments {
-        return; // there, a queue has priorities only if it was declared so
-    }
-    for (body, priority) in
-        [("1", None), ("2", Some(5)), ("3", Some(200)), ("4", Some(5)), ("5", Some(0)), ("6", Some(9))]
-    {
-        let mut message = client.message("/queue/a", body);
-        message.options.priority = priority;
-        assert_eq!(client.publish(message).await, Ok(Outcome::DONE));
-    }
-    let mut reader = client.read("/queue/a").await;
-    for body in ["3", "6", "2", "4", "1", "5"] {
-        reader.take(body).await;
-    }
-}
-
 pub(crate) async fn two_readers_take_turns(broker: Arc<dyn Broker>) {
     let client = Client::of(&broker).await;
     let (mut one, mut two) = (client.read("/queue/a").await, client.read("/queue/a").await);
-    async fn five(reader: &mut Reader) {
-        for _ in 0..5 {
-            reader.next().await;
-        }
-    }
     let bodies = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
     // Both have credit for all ten, and each gets its half.
     tokio::join!(five(&mut one), five(&mut two), send_all(&client, "/queue/a", &bodies));
@@ -163,5 +140,11 @@ pub(crate) async fn a_dropped_reader_hands_its_call_on(broker: Arc<dyn Broker>) 
     } else {
         drop(first);
         waiting.await.unwrap();
+    }
+}
+
+async fn five(reader: &mut Reader) {
+    for _ in 0..5 {
+        reader.next().await;
     }
 }

@@ -29,6 +29,8 @@ pub struct Settings {
     pub max_topic_queue_length: usize,
     /// How many bytes wait for it.
     pub max_topic_queue_bytes: usize,
+    /// How many levels a topic pattern with wildcards has.
+    pub max_topic_levels: usize,
     /// How many durable subscriptions there may be.
     pub max_durable: usize,
     /// How many topics keep a retained message.
@@ -50,6 +52,7 @@ impl Default for Settings {
             max_deliveries: 0,
             max_topic_queue_length: 10_000,
             max_topic_queue_bytes: 16 * MIB,
+            max_topic_levels: 128,
             max_durable: 1_000,
             max_retained: 10_000,
             max_retained_bytes: 64 * MIB,
