@@ -424,6 +424,22 @@ mod decoding {
         }
     }
 
+    /// Each byte is searched once: with a search from the start for each, this test would not end in sight.
+    #[test]
+    fn a_long_frame_may_come_byte_by_byte() {
+        let length = 1 << 18;
+        let body = "x".repeat(length);
+        for head in [format!("SEND\ncontent-length:{length}\n\n"), "SEND\n\n".to_owned()] {
+            let mut decoder = Decoder::new(Limits { body: length, ..LIMITS });
+            for byte in format!("{head}{body}").into_bytes() {
+                decoder.push(Bytes::from(vec![byte]));
+                assert_eq!(decoder.next(), Ok(None));
+            }
+            decoder.push(Bytes::from_static(b"\0"));
+            assert_eq!(next_frame(&mut decoder).body, body);
+        }
+    }
+
     #[test]
     fn after_a_fault_there_is_nothing_but_that_fault() {
         let mut decoder = decoder();

@@ -1,0 +1,12 @@
+//! What must hold for any input: run by libFuzzer on what it invents, and by `cargo test` on the seeds.
+//!
+//! ```text
+//! cargo test --manifest-path fuzz/Cargo.toml
+//! cargo fuzz run --features libfuzzer decoder fuzz/corpus/decoder fuzz/seeds/decoder
+//! ```
+
+mod decoder;
+mod destination;
+
+pub use decoder::decoder;
+pub use destination::destination;
