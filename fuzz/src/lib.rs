@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! cargo test --manifest-path fuzz/Cargo.toml
-//! cargo fuzz run --features libfuzzer decoder fuzz/corpus/decoder fuzz/seeds/decoder
+//! cargo fuzz run --features libfuzzer decoder fuzz/corpus/decoder fuzz/seeds/decoder -- -dict=fuzz/stomp.dict
 //! ```
+//!
+//! Seeds with a name are written by hand, those named by a hash are the least that covers what fuzzing found.
 
 mod decoder;
 mod destination;
