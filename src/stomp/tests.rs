@@ -133,6 +133,11 @@ mod line_ends {
     }
 
     #[test]
+    fn before_a_version_is_agreed_on_every_frame_reads_like_connect() {
+        assert_eq!(frame(None, "SEND\r\na:\\t\r\n\r\n^"), frame(None, "SEND\na:\\t\n\n^"));
+    }
+
+    #[test]
     fn in_1_0_and_1_1_a_cr_belongs_to_the_value() {
         for version in [Version::V10, Version::V11] {
             assert_eq!(header(version, "a:b\r"), ("a".into(), "b\r".into()));
@@ -336,6 +341,18 @@ mod limits {
         let send = b"SEND\ncontent-length:50\n\n";
         assert_eq!(read(None, limits(send.len() + 50), &[send]).1, Some(DecodeError::FrameTooLarge(74)));
         assert_eq!(read(None, limits(send.len() + 51), &[send]).1, None);
+    }
+
+    #[test]
+    fn of_two_limits_exceeded_the_one_that_is_reached_first_is_named() {
+        let body = DecodeError::BodyTooLarge { announced: None, limit: 100 };
+        let wide = Limits { frame: Some(150), ..LIMITS };
+        assert_eq!(read(None, wide, &[b"SEND\n\n", &[b'x'; 200]]).1, Some(body));
+        let narrow = Limits { frame: Some(50), ..LIMITS };
+        assert_eq!(read(None, narrow, &[b"SEND\n\n", &[b'x'; 200]]).1, Some(DecodeError::FrameTooLarge(50)));
+        assert_eq!(read(None, narrow, &[b"SEND\na:", &[b'x'; 300]]).1, Some(DecodeError::FrameTooLarge(50)));
+        let wide = Limits { frame: Some(250), ..LIMITS };
+        assert_eq!(read(None, wide, &[b"SEND\na:", &[b'x'; 300]]).1, Some(DecodeError::HeadersTooLarge(200)));
     }
 
     #[test]
