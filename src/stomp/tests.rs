@@ -413,6 +413,10 @@ mod decoding {
         decoder.push(pushed.clone());
         drop(next_frame(&mut decoder));
         assert!(pushed.is_unique());
+        let pushed = Bytes::from(b"SEND\n\nhel".to_vec());
+        decoder.push(pushed.clone());
+        assert_eq!(decoder.next(), Ok(None));
+        assert!(pushed.is_unique(), "what was gathered is a copy");
     }
 
     #[test]
