@@ -103,7 +103,8 @@ impl Connection {
         let limits = Limits {
             headers: settings.max_headers,
             header_bytes: settings.max_header_bytes.min(settings.max_connect_bytes),
-            body: 0,
+            // CONNECT has none; a SEND that comes too early is to be told so, not that its body is too large.
+            body: settings.max_connect_bytes,
             frame: Some(settings.max_connect_bytes),
         };
         let session = Session::new(client.id.clone(), Arc::clone(settings), services.separators, now);
