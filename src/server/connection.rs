@@ -72,6 +72,8 @@ pub(super) struct Connection {
     writing: Writing,
     /// Bytes came that have not been decoded.
     undecoded: bool,
+    /// Bytes that had come when that was last looked at.
+    received: u64,
     last_inbound: Instant,
     last_ping: Instant,
     unanswered_pings: u32,
@@ -131,6 +133,7 @@ impl Connection {
             closing: None,
             writing: Writing::default(),
             undecoded: false,
+            received: 0,
             last_inbound: now,
             last_ping: now,
             unanswered_pings: 0,
@@ -298,6 +301,7 @@ impl Connection {
 
     fn on_inbound(&mut self, message: Option<Result<WebSocketMessage, WebSocketError>>) {
         let now = now();
+        self.received = self.socket.get_ref().received();
         self.last_inbound = now;
         self.unanswered_pings = 0;
         let (bytes, is_data) = match message {
@@ -354,9 +358,12 @@ impl Connection {
 
     fn on_timer(&mut self) {
         let now = now();
-        if !self.is_reading() {
-            // It is the gateway that does not listen: silence proves nothing.
+        let received = self.socket.get_ref().received();
+        let has_come = std::mem::replace(&mut self.received, received) != received;
+        if has_come || !self.is_reading() {
+            // Part of a message came, or it is the gateway that does not listen: the silence proves nothing.
             self.last_inbound = now;
+            self.unanswered_pings = 0;
             let _ = self.session.received(0, now);
         }
         if let Some(refusal) = self.outbox.check_stalled(now) {
