@@ -548,10 +548,13 @@ impl Connection {
     fn on_completed(&mut self, completed: Completed) {
         match completed {
             Completed::Authenticated(ticket, Ok((principal, link))) => {
+                let capabilities = link.capabilities();
                 self.link = Some(link);
                 let admitted = self.client.registration.name(&principal);
-                self.input(Input::Done(ticket, admitted.map(|()| Done::Authenticated(principal))));
-                self.lift_limits();
+                self.input(Input::Done(ticket, admitted.map(|()| Done::Authenticated(principal, capabilities))));
+                if self.session.is_connected() {
+                    self.lift_limits();
+                }
             }
             Completed::Joined(ticket, key, Ok(membership)) => {
                 self.memberships.push((key, membership));
