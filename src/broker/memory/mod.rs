@@ -54,10 +54,12 @@ const TICKS_PER_SWEEP: u32 = 5;
 /// The in-memory broker.
 pub struct Memory {
     exchange: Arc<Exchange>,
+    /// The same for everybody: readers share a subscription only if they share the link.
+    link: Arc<dyn Link>,
     state: watch::Sender<LinkState>,
 }
 
-/// The way to it; the same for everybody.
+/// The way to it.
 struct MemoryLink(Arc<Exchange>);
 
 /// Makes an in-memory broker. It needs a tokio runtime, for the task that frees what expired.
@@ -70,7 +72,8 @@ impl Memory {
     pub fn new(settings: &Settings) -> Result<Self, ConnectError> {
         let exchange = Arc::new(Exchange::new(settings)?);
         tokio::spawn(keep_time(Arc::downgrade(&exchange)));
-        Ok(Memory { exchange, state: watch::Sender::new(LinkState::Up) })
+        let link = Arc::new(MemoryLink(Arc::clone(&exchange)));
+        Ok(Memory { exchange, link, state: watch::Sender::new(LinkState::Up) })
     }
 
     /// What became of messages that nobody accepted, since it was made.
@@ -96,7 +99,7 @@ async fn keep_time(exchange: Weak<Exchange>) {
 impl Broker for Memory {
     async fn link(&self, _: &Identity) -> Result<Arc<dyn Link>, BrokerError> {
         let _gate = self.exchange.enter()?;
-        Ok(Arc::new(MemoryLink(Arc::clone(&self.exchange))))
+        Ok(Arc::clone(&self.link))
     }
 
     fn state(&self) -> watch::Receiver<LinkState> {
