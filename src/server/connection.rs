@@ -141,8 +141,9 @@ impl Connection {
         }
     }
 
-    /// Runs until the connection has ended.
-    pub(super) async fn run(mut self, refused: Option<Refusal>) {
+    /// Runs until the connection has ended. By reference: a future keeps what it was given and what it made of it, so
+    /// that by value every client would hold the memory of several connections.
+    pub(super) async fn run(&mut self, refused: Option<Refusal>) {
         if let Some(refusal) = refused {
             self.input(Input::Refused(refusal));
         }
@@ -158,7 +159,8 @@ impl Connection {
             let event = std::future::poll_fn(|context| self.poll(context)).await;
             self.on_event(event);
         }
-        self.finish().await;
+        // Boxed, as memory that only the end needs.
+        Box::pin(self.finish()).await;
     }
 
     /// Waits for the next event of any kind.
@@ -603,7 +605,7 @@ impl Connection {
 
     /// The end: everything of this session goes back to where it came from, the will is published, and what waits is
     /// sent before the close (contract, §6), all within `server.close_timeout`.
-    async fn finish(mut self) {
+    async fn finish(&mut self) {
         self.memberships.clear();
         self.writing.settle.clear();
         self.outbox.discard_unsettled();
