@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 use stompgate::gateway::Gateway;
 use stompgate::stomp::Version;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 
 use super::{Received, connect_frame, soon, version, wire};
 
@@ -100,7 +100,12 @@ pub(crate) fn header(first: u8, mask: u8, length: usize) -> Vec<u8> {
 impl Raw {
     /// A TCP connection, and nothing said on it.
     pub(crate) async fn tcp(gateway: &Gateway) -> Self {
-        let stream = TcpStream::connect(gateway.address()).await.expect("a gateway that accepts");
+        Self::tcp_to(gateway.address()).await
+    }
+
+    /// A TCP connection to a gateway that is another process.
+    pub(crate) async fn tcp_to(address: impl ToSocketAddrs) -> Self {
+        let stream = TcpStream::connect(address).await.expect("a gateway that accepts");
         stream.set_nodelay(true).expect("a socket");
         Raw { stream, buffer: BytesMut::new(), version: None }
     }
