@@ -179,8 +179,19 @@ impl Raw {
         }
     }
 
-    /// The next STOMP frame, however fragmented, which must be of this command.
+    /// The next STOMP frame, which must be of this command.
     pub(crate) async fn expect(&mut self, command: &str) -> Received {
+        self.next_frame(command).await.of(command)
+    }
+
+    /// The next STOMP frame of any command.
+    #[allow(dead_code)] // only one of the two programs that share this file uses it
+    pub(crate) async fn expect_any(&mut self) -> Received {
+        self.next_frame("a frame").await
+    }
+
+    /// The next STOMP frame, however fragmented.
+    async fn next_frame(&mut self, command: &str) -> Received {
         let (mut first, mut payload) = self.expect_next(command).await;
         let is_text = match first & 0x0f {
             1 => true,
@@ -193,8 +204,7 @@ impl Raw {
             first = next.0;
             payload.extend_from_slice(&next.1);
         }
-        let received = Received::read(payload, is_text, self.version).expect("a frame, not a heart-beat");
-        received.of(command)
+        Received::read(payload, is_text, self.version).expect("a frame, not a heart-beat")
     }
 
     /// The ERROR of this code, then the close with that one, then the end.
@@ -223,11 +233,6 @@ impl Raw {
     /// Reads whatever still comes, to the end.
     pub(crate) async fn read_to_end(&mut self) {
         while self.read().await {}
-    }
-
-    /// Closes the half that it writes, and reads on.
-    pub(crate) async fn finish_writing(&mut self) {
-        self.stream.shutdown().await.expect("an open connection");
     }
 
     /// Goes with a TCP reset.
