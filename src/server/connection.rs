@@ -647,7 +647,8 @@ impl Connection {
     }
 
     /// Sends what waits, then the close, and reads on until the client has closed, too: a socket that is closed with
-    /// bytes unread would take back what was just sent (RFC 6455 §7.1.1).
+    /// bytes unread would take back what was just sent (RFC 6455 §7.1.1). Nothing follows the client's own close, so
+    /// with that read the socket can go.
     async fn say_goodbye(&mut self, code: CloseCode, reason: &str) {
         if self.write_all().await.is_err() {
             return;
@@ -658,12 +659,15 @@ impl Connection {
         if std::future::poll_fn(|context| Pin::new(&mut self.socket).poll_flush(context)).await.is_err() {
             return;
         }
-        while let Some(Ok(_)) = self.socket.next().await {}
+        let mut has_closed = false;
+        while let Some(Ok(message)) = self.socket.next().await {
+            has_closed |= message.is_close();
+        }
         let stream = self.socket.get_mut();
         stream.lift_budget();
         let _ = tokio::io::AsyncWriteExt::shutdown(stream).await;
         let mut ignored = [0; 1024];
-        while stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
+        while !has_closed && stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
     }
 
     /// The client closed first: send the answer that tungstenite has ready (RFC 6455 §5.5.1), and no more.
