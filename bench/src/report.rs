@@ -66,7 +66,8 @@ fn cell(values: &[f64]) -> String {
         [] => String::new(),
         [only] => number(*only),
         [lowest, .., highest] => {
-            format!("{} ({}–{})", number(sorted[sorted.len() / 2]), number(*lowest), number(*highest))
+            let median = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+            format!("{} ({}–{})", number(median), number(*lowest), number(*highest))
         }
     }
 }

@@ -62,8 +62,6 @@ pub(super) struct Connection {
     /// Deliveries taken since the last write.
     gathered: usize,
     actions: VecDeque<Action>,
-    /// The session's own list of actions, kept for its memory.
-    scratch: Vec<Action>,
     operation: Option<Operation>,
     confirmations: FuturesUnordered<Pending>,
     /// The will, once the session has ended without DISCONNECT.
@@ -126,7 +124,6 @@ impl Connection {
             consumers: Consumers::default(),
             gathered: 0,
             actions: VecDeque::new(),
-            scratch: Vec::new(),
             operation: None,
             confirmations: FuturesUnordered::new(),
             will: None,
@@ -235,7 +232,7 @@ impl Connection {
 
     /// Gives the batch to the socket's buffer.
     fn feed(&mut self) -> Result<(), WebSocketError> {
-        for Item { frame, text, settle } in self.writing.batch.drain(..) {
+        for Item { frame, text, settle } in std::mem::take(&mut self.writing.batch) {
             self.writing.settle.extend(settle);
             self.writing.flushing = true;
             let mut kind = if text { Data::Text } else { Data::Binary };
@@ -420,8 +417,13 @@ impl Connection {
     }
 
     fn input(&mut self, input: Input) {
-        self.session.handle(input, now(), &mut self.scratch);
-        self.actions.extend(self.scratch.drain(..));
+        let mut actions = Vec::new();
+        self.session.handle(input, now(), &mut actions);
+        if self.actions.is_empty() {
+            self.actions = actions.into();
+        } else {
+            self.actions.extend(actions);
+        }
     }
 
     /// Performs actions and decodes frames until one of them has to wait. Returns how many frames were handled.
@@ -432,6 +434,9 @@ impl Connection {
             while (self.operation.is_none() || self.session.is_ended()) && self.closing.is_none() {
                 let Some(action) = self.actions.pop_front() else { break };
                 self.perform(action);
+            }
+            if self.actions.is_empty() {
+                self.actions = VecDeque::new(); // most clients are idle, and an idle one keeps no memory for lists
             }
             let may_decode = self.undecoded && self.operation.is_none() && self.closing.is_none();
             if !may_decode || frames >= FRAMES_AT_A_TIME || !self.session.is_ready() || !self.outbox.has_room() {
@@ -642,7 +647,8 @@ impl Connection {
     }
 
     /// Sends what waits, then the close, and reads on until the client has closed, too: a socket that is closed with
-    /// bytes unread would take back what was just sent (RFC 6455 §7.1.1).
+    /// bytes unread would take back what was just sent (RFC 6455 §7.1.1). Nothing follows the client's own close, so
+    /// with that read the socket can go.
     async fn say_goodbye(&mut self, code: CloseCode, reason: &str) {
         if self.write_all().await.is_err() {
             return;
@@ -653,12 +659,15 @@ impl Connection {
         if std::future::poll_fn(|context| Pin::new(&mut self.socket).poll_flush(context)).await.is_err() {
             return;
         }
-        while let Some(Ok(_)) = self.socket.next().await {}
+        let mut has_closed = false;
+        while let Some(Ok(message)) = self.socket.next().await {
+            has_closed |= message.is_close();
+        }
         let stream = self.socket.get_mut();
         stream.lift_budget();
         let _ = tokio::io::AsyncWriteExt::shutdown(stream).await;
         let mut ignored = [0; 1024];
-        while stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
+        while !has_closed && stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
     }
 
     /// The client closed first: send the answer that tungstenite has ready (RFC 6455 §5.5.1), and no more.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::support::{Client, connect_frame, gateway, gateway_with};
+use crate::support::{Client, Raw, connect_frame, gateway, gateway_with, wire};
 
 #[tokio::test]
 async fn connected_says_version_session_heart_beat_server_and_user_name() {
@@ -261,5 +261,25 @@ async fn a_session_that_has_ended_is_no_connection_any_more() {
     let client = Client::connect(&gateway, "1.2").await;
     assert_eq!(gateway.connections(), 1);
     client.disconnect().await;
+    crate::support::until("the connection to be forgotten", || gateway.connections() == 0).await;
+}
+
+#[tokio::test]
+async fn the_gateway_lets_go_as_soon_as_both_sides_have_closed() {
+    let gateway = gateway_with(|config| config.server.close_timeout = Duration::from_secs(3600));
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("DISCONNECT").await;
+    client.expect_close(1000).await;
+    let mut other = Client::connect(&gateway, "1.2").await;
+    other.close(1000).await;
+    other.expect_close(1000).await;
+    crate::support::until("both connections to be forgotten", || gateway.connections() == 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_the_close_is_let_go_after_a_while() {
+    let gateway = gateway_with(|config| config.server.close_timeout = Duration::from_millis(100));
+    let mut raw = Raw::connected(&gateway, "1.2").await;
+    raw.text(wire("DISCONNECT")).await;
     crate::support::until("the connection to be forgotten", || gateway.connections() == 0).await;
 }

@@ -46,13 +46,16 @@ async fn abort_forgets_it_all() {
 #[tokio::test]
 async fn the_end_of_a_session_aborts() {
     let gateway = gateway();
-    for end in ["", "DISCONNECT", "FOO"] {
+    for end in ["nothing", "DISCONNECT", "FOO"] {
         let (mut client, mut reader) = begun(&gateway).await;
         client.does("SEND\ndestination:/topic/a\ntransaction:t\n\nx").await;
-        if end.is_empty() {
-            client.vanish();
-        } else {
-            client.send(end).await;
+        match end {
+            "nothing" => client.vanish(),
+            "DISCONNECT" => client.disconnect().await,
+            _ => {
+                client.send(end).await;
+                client.expect_error("unknown-command", 1002).await;
+            }
         }
         crate::support::until("the session to end", || gateway.connections() == 1).await;
         reader.expect_nothing().await;

@@ -52,12 +52,17 @@ impl Client {
         client
     }
 
-    /// A client whose kernel takes as little as it may for it: one that stops reading is felt soon.
-    pub(crate) async fn connect_narrow(gateway: &Gateway, version: &str) -> Self {
+    /// A WebSocket whose kernel takes as little as it may: a client that stops reading is felt soon.
+    pub(crate) async fn open_narrow(gateway: &Gateway) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(4096).expect("a small buffer");
         let stream = socket.connect(gateway.address()).await.expect("a gateway that accepts");
-        let mut client = Self::open_on(gateway, stream).await;
+        Self::open_on(gateway, stream).await
+    }
+
+    /// The same, connected.
+    pub(crate) async fn connect_narrow(gateway: &Gateway, version: &str) -> Self {
+        let mut client = Self::open_narrow(gateway).await;
         client.login(version, "").await;
         client
     }

@@ -4,7 +4,7 @@ use bytes::{Buf, BytesMut};
 use stompgate::gateway::Gateway;
 use stompgate::stomp::Version;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, ToSocketAddrs};
 
 use super::{Received, connect_frame, soon, version, wire};
 
@@ -100,7 +100,12 @@ pub(crate) fn header(first: u8, mask: u8, length: usize) -> Vec<u8> {
 impl Raw {
     /// A TCP connection, and nothing said on it.
     pub(crate) async fn tcp(gateway: &Gateway) -> Self {
-        let stream = TcpStream::connect(gateway.address()).await.expect("a gateway that accepts");
+        Self::tcp_to(gateway.address()).await
+    }
+
+    /// A TCP connection to a gateway that is another process.
+    pub(crate) async fn tcp_to(address: impl ToSocketAddrs) -> Self {
+        let stream = TcpStream::connect(address).await.expect("a gateway that accepts");
         stream.set_nodelay(true).expect("a socket");
         Raw { stream, buffer: BytesMut::new(), version: None }
     }
@@ -174,8 +179,19 @@ impl Raw {
         }
     }
 
-    /// The next STOMP frame, however fragmented, which must be of this command.
+    /// The next STOMP frame, which must be of this command.
     pub(crate) async fn expect(&mut self, command: &str) -> Received {
+        self.next_frame(command).await.of(command)
+    }
+
+    /// The next STOMP frame of any command.
+    #[allow(dead_code)] // only one of the two programs that share this file uses it
+    pub(crate) async fn expect_any(&mut self) -> Received {
+        self.next_frame("a frame").await
+    }
+
+    /// The next STOMP frame, however fragmented.
+    async fn next_frame(&mut self, command: &str) -> Received {
         let (mut first, mut payload) = self.expect_next(command).await;
         let is_text = match first & 0x0f {
             1 => true,
@@ -188,8 +204,7 @@ impl Raw {
             first = next.0;
             payload.extend_from_slice(&next.1);
         }
-        let received = Received::read(payload, is_text, self.version).expect("a frame, not a heart-beat");
-        received.of(command)
+        Received::read(payload, is_text, self.version).expect("a frame, not a heart-beat")
     }
 
     /// The ERROR of this code, then the close with that one, then the end.
@@ -218,11 +233,6 @@ impl Raw {
     /// Reads whatever still comes, to the end.
     pub(crate) async fn read_to_end(&mut self) {
         while self.read().await {}
-    }
-
-    /// Closes the half that it writes, and reads on.
-    pub(crate) async fn finish_writing(&mut self) {
-        self.stream.shutdown().await.expect("an open connection");
     }
 
     /// Goes with a TCP reset.
