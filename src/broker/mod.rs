@@ -8,6 +8,7 @@
 //! A backend is one file (or folder) in here: its settings, `connect`, these traits, and `tests/brokers.rs` as the judge.
 
 pub mod memory;
+mod settings;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,8 +18,22 @@ use std::task::{Context, Poll, ready};
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
+pub use settings::{Kind, Settings};
+
 use crate::message::{Delivery, DeliveryId, DurableName, Message, Outcome, Principal, Refusal, Settlement, Text};
 pub use crate::message::{SharedSource, Source, Subscribe, Transaction};
+
+/// The broker that the settings ask for.
+///
+/// # Errors
+/// Settings that it cannot work with, or a broker that this version does not have; the text names the setting.
+pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, Box<dyn std::error::Error + Send + Sync>> {
+    settings.check()?;
+    match settings.kind {
+        Kind::Memory => Ok(memory::connect(&settings.memory)?),
+        Kind::Amqp | Kind::Mqtt => Err(BrokerError::Unavailable.into()), // the check has said so with more words
+    }
+}
 
 /// A backend: where links come from.
 #[async_trait]

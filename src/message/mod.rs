@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 pub use destination::{Destination, Separators, Spelling, Usage};
 pub use headers::{Headers, Text};
+pub(crate) use pattern::is_open_to_wildcards;
 pub use pattern::{Pattern, Segment, decode};
 pub use refusal::{CloseCode, Refusal};
 pub use requests::{Credentials, SharedSource, Source, Subscribe, Transaction};

@@ -45,6 +45,8 @@ impl CloseCode {
     pub const NOT_AUTHORISED: CloseCode = CloseCode(4403);
     /// No CONNECT in time, or silence for too long.
     pub const TIMED_OUT: CloseCode = CloseCode(4408);
+    /// More frames or bytes than the client may send.
+    pub const RATE: CloseCode = CloseCode(4429);
     /// The broker behind the gateway does not answer.
     pub const BROKER_UNAVAILABLE: CloseCode = CloseCode(4503);
     /// The client does not read fast enough.
@@ -95,6 +97,17 @@ impl Refusal {
     pub fn forbidden_header(command: &str, header: &str, why: &str) -> Self {
         let detail = format!("{command} must not carry the header {header:?}: {why}.");
         Self::new("forbidden-header", CloseCode::POLICY, format!("Header {header} not allowed"), detail)
+    }
+
+    /// A text message of the WebSocket that is not UTF-8 (RFC 6455 §8.1).
+    pub fn not_utf8() -> Self {
+        let detail = "A WebSocket text message must be UTF-8; send bodies of other bytes in binary messages.";
+        Self::new("invalid-utf8", CloseCode::NOT_UTF8, "Text message is not UTF-8", detail)
+    }
+
+    /// Anything else against RFC 6455. `what` says what it was.
+    pub fn websocket_protocol(what: &str) -> Self {
+        Self::new("websocket-protocol", CloseCode::PROTOCOL, "WebSocket protocol error", format!("{what}."))
     }
 
     // --- connecting ---
@@ -254,9 +267,17 @@ impl Refusal {
     // --- the session's end ---
 
     /// The client is silent for longer than it promised. `milliseconds` is the interval agreed on.
-    pub fn heartbeat_missed(milliseconds: u64) -> Self {
+    pub fn heartbeat_missed(milliseconds: u128) -> Self {
         let detail = format!("No byte came for twice the {milliseconds} ms that the heart-beat headers agreed on.");
         Self::new("heartbeat-timeout", CloseCode::TIMED_OUT, "Heart-beat missing", detail)
+    }
+
+    /// A client that answers no WebSocket Ping. `milliseconds` is the time between two.
+    pub fn pings_unanswered(milliseconds: u128) -> Self {
+        let detail = format!(
+            "No byte came, not even an answer to WebSocket Pings {milliseconds} ms apart (server.ping_interval)."
+        );
+        Self::new("unresponsive", CloseCode::TIMED_OUT, "No answer to pings", detail)
     }
 
     /// More waits for this client than its budget allows, or for too long. `budget` names the one that is spent and its setting.
@@ -265,10 +286,15 @@ impl Refusal {
         Self::new("slow-consumer", CloseCode::SLOW_CONSUMER, "Slow consumer", detail)
     }
 
-    /// The gateway is full.
-    pub fn overload(limit: usize, setting: &str) -> Self {
-        let detail =
-            format!("The gateway holds {limit} connections, as many as the setting {setting} allows; try again later.");
+    /// The client sends faster than it may. `per_second` counts frames or bytes, whichever `what` names.
+    pub fn rate_exceeded(what: &str, per_second: f64, setting: &str) -> Self {
+        let detail = format!("More than {per_second} {what} per second came; the setting {setting} governs it.");
+        Self::new("rate-exceeded", CloseCode::RATE, "Rate exceeded", detail)
+    }
+
+    /// The gateway is full. `whose` names what is counted: all connections, those of one address, those of one user.
+    pub fn overload(whose: &str, limit: usize, setting: &str) -> Self {
+        let detail = format!("{whose}: {limit} at a time, as the setting {setting} says; try again later.");
         Self::new("overload", CloseCode::OVERLOAD, "Too many connections", detail)
     }
 

@@ -1,0 +1,169 @@
+//! The in-memory broker: topics, queues and all the rest within one process, for development, tests and small
+//! installations that can afford to lose what waits when the process ends.
+//!
+//! ```text
+//! SEND ──► exchange ─┬─ topics: names by hash, patterns by trie ─┬─► Subscriber (called at once)
+//!                    │                                           └─► queue of a topic or durable subscription
+//!                    ├─ /queue/…: made on first use ───────────────► queue ──► line of readers, each polls
+//!                    └─ reply addresses ───────────────────────────► queue of the one who asked
+//! ```
+//!
+//! There is one namespace for all who connect: a tenant is not looked at. What a queue's readers do not accept goes to
+//! one dead-letter destination, with the headers `x-first-death-queue` and `x-first-death-reason` as RabbitMQ has them.
+
+mod depth;
+mod durable;
+mod effects;
+mod exchange;
+mod line;
+mod listeners;
+mod queue;
+mod queues;
+mod retained;
+mod settings;
+mod shelf;
+mod subscription;
+mod topics;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+pub use effects::Counters;
+pub use settings::{ConnectError, Overflow, Settings};
+
+use crate::broker::{
+    Broker, BrokerError, Capabilities, Confirmation, Identity, Link, LinkState, Permit, Shared, SharedSource,
+    Subscribe, Subscriber, Subscription, Transaction,
+};
+use crate::message::{DeliveryId, DurableName, Message, Outcome, Settlement};
+use exchange::Exchange;
+use subscription::{Reader, SharedGuard};
+
+/// What to use instead, for those who ask for what only AMQP has.
+const USE_TOPIC: &str = "the in-memory broker has no exchanges; use /topic/…";
+const USE_QUEUE: &str = "the in-memory broker declares all its queues itself; use /queue/…";
+
+/// How often unanswered calls are passed on, and what expired in `/queue/…` is freed.
+const TICK: Duration = Duration::from_millis(200);
+/// Every so many ticks, what expired elsewhere is freed.
+const TICKS_PER_SWEEP: u32 = 5;
+
+/// The in-memory broker.
+pub struct Memory {
+    exchange: Arc<Exchange>,
+    state: watch::Sender<LinkState>,
+}
+
+/// The way to it; the same for everybody.
+struct MemoryLink(Arc<Exchange>);
+
+/// Makes an in-memory broker. It needs a tokio runtime, for the task that frees what expired.
+pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
+    Ok(Arc::new(Memory::new(settings)?))
+}
+
+impl Memory {
+    /// Makes an in-memory broker. It needs a tokio runtime, for the task that frees what expired.
+    pub fn new(settings: &Settings) -> Result<Self, ConnectError> {
+        let exchange = Arc::new(Exchange::new(settings)?);
+        tokio::spawn(keep_time(Arc::downgrade(&exchange)));
+        Ok(Memory { exchange, state: watch::Sender::new(LinkState::Up) })
+    }
+
+    /// What became of messages that nobody accepted, since it was made.
+    pub fn counters(&self) -> Counters {
+        self.exchange.counters()
+    }
+}
+
+/// Ends with the broker.
+async fn keep_time(exchange: Weak<Exchange>) {
+    let mut ticks = tokio::time::interval(TICK);
+    for count in 1_u32.. {
+        ticks.tick().await;
+        let Some(exchange) = exchange.upgrade().filter(|exchange| !exchange.is_closed()) else { return };
+        exchange.tick();
+        if count.is_multiple_of(TICKS_PER_SWEEP) {
+            exchange.sweep();
+        }
+    }
+}
+
+#[async_trait]
+impl Broker for Memory {
+    async fn link(&self, _: &Identity) -> Result<Arc<dyn Link>, BrokerError> {
+        let _gate = self.exchange.enter()?;
+        Ok(Arc::new(MemoryLink(Arc::clone(&self.exchange))))
+    }
+
+    fn state(&self) -> watch::Receiver<LinkState> {
+        self.state.subscribe()
+    }
+
+    async fn close(&self) {
+        self.exchange.close();
+    }
+}
+
+#[async_trait]
+impl Link for MemoryLink {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { exchanges: false, arguments: false, retain: true, durable: true, atomic_transactions: true }
+    }
+
+    fn try_reserve(&self) -> Option<Permit> {
+        Some(Permit::UNBOUNDED)
+    }
+
+    async fn reserve(&self) -> Result<Permit, BrokerError> {
+        Ok(Permit::UNBOUNDED)
+    }
+
+    fn publish(&self, _: Permit, message: Message) -> Confirmation {
+        Confirmation::Ready(self.0.publish(message))
+    }
+
+    async fn share(
+        &self,
+        source: SharedSource,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<Box<dyn Shared>, BrokerError> {
+        Ok(Box::new(SharedGuard::open(&self.0, source, subscriber)?))
+    }
+
+    async fn subscribe(&self, request: Subscribe) -> Result<Box<dyn Subscription>, BrokerError> {
+        Ok(Box::new(Reader::open(&self.0, request)?))
+    }
+
+    fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> Confirmation {
+        let settled = self.0.settle(deliveries, settlement);
+        Confirmation::Ready(Ok(Outcome { settled, ..Outcome::DONE }))
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<Confirmation, BrokerError> {
+        self.0.commit(transaction).map(|outcome| Confirmation::Ready(Ok(outcome)))
+    }
+
+    async fn delete_durable(&self, name: &DurableName) -> Result<(), BrokerError> {
+        let _gate = self.0.enter()?;
+        subscription::delete_durable(&self.0, name)
+    }
+}
+
+/// Locks, whatever happened to others who held it: no section leaves anything half done on a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks for reading; see [`lock`].
+fn read<T>(shared: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    shared.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks for writing; see [`lock`].
+fn write<T>(shared: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    shared.write().unwrap_or_else(PoisonError::into_inner)
+}

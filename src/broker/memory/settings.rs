@@ -1,0 +1,109 @@
+//! The settings of the in-memory broker: the keys under `broker.memory`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::{Destination, Separators, Usage};
+
+/// The settings of the in-memory broker.
+///
+/// Bytes are those of bodies and headers, and 256 more for each message. What is handed out and not settled counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// How many queues there may be at a time; a queue goes when it is empty and nobody reads it.
+    pub max_queues: usize,
+    /// How many messages one queue holds.
+    pub max_queue_length: usize,
+    /// How many bytes one queue holds.
+    pub max_queue_bytes: usize,
+    /// How many bytes all queues hold together, those of topic subscriptions included.
+    pub max_bytes: usize,
+    /// What happens to a message for which a queue has no room: "reject" refuses it, "drop-oldest" drops others.
+    pub overflow: Overflow,
+    /// Where messages go that nobody accepts: "/queue/…" or "/topic/…". Without it they are dropped.
+    pub dead_letter: Option<String>,
+    /// How often one message is delivered before it counts as dead; 0 is without limit.
+    pub max_deliveries: u32,
+    /// How many messages wait for one topic subscription with acknowledgements, or one reply address.
+    pub max_topic_queue_length: usize,
+    /// How many bytes wait for it.
+    pub max_topic_queue_bytes: usize,
+    /// How many durable subscriptions there may be.
+    pub max_durable: usize,
+    /// How many topics keep a retained message.
+    pub max_retained: usize,
+    /// How many bytes of retained messages are kept.
+    pub max_retained_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        const MIB: usize = 1024 * 1024;
+        Settings {
+            max_queues: 10_000,
+            max_queue_length: 100_000,
+            max_queue_bytes: 64 * MIB,
+            max_bytes: 256 * MIB,
+            overflow: Overflow::Reject,
+            dead_letter: None,
+            max_deliveries: 0,
+            max_topic_queue_length: 10_000,
+            max_topic_queue_bytes: 16 * MIB,
+            max_durable: 1_000,
+            max_retained: 10_000,
+            max_retained_bytes: 64 * MIB,
+        }
+    }
+}
+
+/// What happens to a message for which a queue has no room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overflow {
+    /// The sender is told that it was refused.
+    #[default]
+    Reject,
+    /// The oldest of the lowest priority make room.
+    DropOldest,
+}
+
+/// Why the in-memory broker does not start.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// The dead-letter destination is none.
+    #[error("setting broker.memory.dead_letter = {value:?}: {why}")]
+    DeadLetter {
+        /// What was written.
+        value: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Settings {
+    /// The dead-letter destination, read.
+    pub(super) fn dead_letter(&self) -> Result<Option<Destination>, ConnectError> {
+        let Some(value) = &self.dead_letter else { return Ok(None) };
+        let why = match Destination::parse(value, Usage::Send, Separators::default()) {
+            Ok(destination @ (Destination::Queue(_) | Destination::Topic(_))) => return Ok(Some(destination)),
+            Ok(_) => "write /queue/… or /topic/…".to_owned(),
+            Err(refusal) => refusal.detail,
+        };
+        Err(ConnectError::DeadLetter { value: value.clone(), why })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dead_letter_destination_is_a_queue_or_a_topic() {
+        let settings = |value: &str| Settings { dead_letter: Some(value.to_owned()), ..Settings::default() };
+        assert_eq!(settings("/queue/dead").dead_letter(), Ok(Some(Destination::Queue("dead".into()))));
+        for bad in ["dead", "/app/dead", "/topic/#", "/queue/"] {
+            let error = settings(bad).dead_letter().unwrap_err().to_string();
+            assert!(error.starts_with("setting broker.memory.dead_letter = "), "{error}");
+        }
+    }
+}

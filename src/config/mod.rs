@@ -1,0 +1,130 @@
+//! Gathers the settings of all parts: defaults, then a file, then the environment, then flags.
+//!
+//! The settings themselves stand beside the code that they set, with their defaults and checks. This module knows only
+//! where values come from, and how to say what is wrong with one: which key, which file and line, variable or flag,
+//! and the key that was probably meant. The list of known keys is the serialised defaults, so there is no second one.
+
+mod effective;
+mod error;
+mod extract;
+mod sources;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use error::{ConfigError, Problem};
+pub use sources::{Flag, Sources};
+
+use crate::message::Separators;
+use crate::settings::Faults;
+use crate::{auth, broker, server, session, telemetry};
+
+/// All settings of a gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `[server]`.
+    pub server: server::Settings,
+    /// `[session]`.
+    pub session: session::Settings,
+    /// `[outbox]`.
+    pub outbox: server::OutboxSettings,
+    /// `[destination]`.
+    pub destination: Destinations,
+    /// `[auth]`.
+    pub auth: auth::Settings,
+    /// `[broker]`.
+    pub broker: broker::Settings,
+    /// `[node]`.
+    pub node: Node,
+    /// `[log]`.
+    pub log: telemetry::Settings,
+}
+
+/// `[destination]`: how destinations are spelled.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Destinations {
+    /// Characters that separate the segments of `/topic`, `/user/topic` and `/app`. Default `/.`, which means either.
+    pub separators: Separators,
+}
+
+/// `[node]`: this running gateway among others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// Its name. Default none, which means a random one per start.
+    pub name: Option<String>,
+}
+
+/// A configuration, and where each of its values comes from.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub config: Config,
+    /// By key: `default`, `file stompgate.toml`, a variable or a flag.
+    origins: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Reads all sources and checks the result. The error holds everything that is wrong, not the first.
+    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+        let mut gathered = sources.gather();
+        let (config, mut problems) = gathered.extract();
+        // A section with a wrong value was completed with defaults: its cross checks would say things nobody wrote.
+        let is_sound = |key: &str| !problems.iter().any(|problem| section(&problem.key) == section(key));
+        let faults: Vec<_> = config.check().err().into_iter().flatten().filter(|fault| is_sound(&fault.key)).collect();
+        problems.extend(faults.into_iter().map(|fault| gathered.problem(fault.key, fault.why)));
+        if problems.is_empty() {
+            let origins = gathered.origins();
+            Ok(Loaded { config, origins })
+        } else {
+            Err(ConfigError { problems })
+        }
+    }
+
+    /// Whether the values can be and go together. [`Config::load`] has done this; it is for those who embed the gateway.
+    pub fn check(&self) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        faults.join(self.server.check());
+        faults.join(self.session.check());
+        faults.join(self.outbox.check(self.destination.separators));
+        faults.join(self.broker.check());
+        faults.join(self.node.check());
+        faults.join(self.log.check());
+        faults.join(self.check_trust());
+        faults.into_result()
+    }
+
+    fn check_trust(&self) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        let auth::Kind::Trust = self.auth.kind;
+        let listen = self.server.listen;
+        faults.demand(
+            listen.ip().to_canonical().is_loopback() || self.auth.trust_remote,
+            "server.listen",
+            format!(
+                "is {listen}, which other machines can reach, and auth.kind = \"trust\" lets everybody in under any \
+                 name without a password; listen on 127.0.0.1, or set auth.trust_remote = true if that is what you want"
+            ),
+        );
+        faults.into_result()
+    }
+}
+
+impl Node {
+    fn check(&self) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        if let Some(name) = &self.name {
+            let good = (1..=64).contains(&name.len())
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+            faults.demand(good, "node.name", format!("is {name:?}; expected 1 to 64 letters, digits, -, _ or ."));
+        }
+        faults.into_result()
+    }
+}
+
+fn section(key: &str) -> &str {
+    key.split('.').next().unwrap_or(key)
+}

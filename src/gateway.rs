@@ -1,0 +1,107 @@
+//! Builds the parts from a [`Config`], joins them, and runs until shutdown.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::auth::authenticator;
+use crate::broker::{self, Broker};
+use crate::config::Config;
+use crate::server::{Parts, Server, Services};
+
+/// A running gateway.
+pub struct Gateway {
+    address: SocketAddr,
+    url: String,
+    accepting: JoinHandle<()>,
+    services: Arc<Services>,
+    broker: Arc<dyn Broker>,
+}
+
+impl Gateway {
+    /// Starts a gateway inside a tokio runtime. When this returns, it accepts clients.
+    ///
+    /// # Errors
+    /// Settings that cannot be carried out: an address in use, a certificate that is none. The text names the setting.
+    pub fn start(config: Config) -> io::Result<Gateway> {
+        let broker = broker::connect(&config.broker).map_err(io::Error::other)?;
+        let scheme = if config.server.tls.files().is_some() { "wss" } else { "ws" };
+        let path = config.server.path.clone();
+        let server = Server::bind(Parts {
+            separators: config.destination.separators,
+            node: config.node.name.unwrap_or_else(random_name),
+            max_sessions_per_user: config.auth.max_sessions_per_user,
+            authenticator: authenticator(&config.auth),
+            broker: Arc::clone(&broker),
+            server: config.server,
+            session: config.session,
+            outbox: config.outbox,
+        })?;
+        let address = server.address()?;
+        let services = server.services();
+        let accepting = tokio::spawn(server.accept());
+        Ok(Gateway { address, url: format!("{scheme}://{address}{path}"), accepting, services, broker })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What a client connects to, such as `ws://127.0.0.1:8080/ws`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Clients that are connected.
+    pub fn connections(&self) -> usize {
+        self.services.connections()
+    }
+
+    /// Destinations that are read at the broker for any number of clients.
+    pub fn shared_subscriptions(&self) -> usize {
+        self.services.hub.sources()
+    }
+
+    /// Stops accepting, lets clients finish what is in flight within `server.shutdown_timeout`, closes them with 1001,
+    /// and ends the broker's links.
+    pub async fn shut_down(self) {
+        self.accepting.abort();
+        let left = self.services.shut_down().await;
+        if left > 0 {
+            warn!(left, "clients were still there after server.shutdown_timeout");
+        }
+        self.broker.close().await;
+    }
+}
+
+/// Runs a gateway until SIGTERM or Ctrl-C, then shuts it down. A second signal ends the process at once.
+///
+/// # Errors
+/// As [`Gateway::start`].
+pub async fn run(config: Config) -> io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let gateway = Gateway::start(config)?;
+    println!("listening on {}", gateway.url());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    info!(clients = gateway.connections(), "shutting down; a second signal ends the process at once");
+    tokio::select! {
+        () = gateway.shut_down() => Ok(()),
+        _ = terminate.recv() => Err(io::Error::other("ended by a second signal")),
+        _ = interrupt.recv() => Err(io::Error::other("ended by a second signal")),
+    }
+}
+
+/// A name that no other node has: 32 random bits in hexadecimal.
+fn random_name() -> String {
+    let random = getrandom::u32().unwrap_or_else(|_| std::process::id());
+    format!("{random:08x}")
+}

@@ -1,0 +1,309 @@
+//! Which local session wants which destination: one shared subscription at the broker for all of them, and fan-out.
+//!
+//! A message is rendered once per group of readers whose MESSAGE frames are the same to the byte (same subscription
+//! id, version and separator), and pushed to the outbox of each. The hub never waits for a session: a full outbox is
+//! a decision ([`outbox::Policy`]), not a wait.
+//!
+//! Locks, in this order, none held across an await: the map of sources; the readers of one source; one outbox.
+
+pub mod outbox;
+mod render;
+mod settings;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use slab::Slab;
+use tokio::sync::OnceCell;
+
+use crate::broker::{BrokerError, Link, Shared, SharedSource, Subscriber};
+use crate::message::{Destination, Message, Pattern, Refusal, Separators, Text, Usage};
+use crate::stomp::{MessageFrame, Reader};
+
+use outbox::{Item, Outbox, Policy, Signal};
+pub use render::{render, render_frame};
+pub use settings::{OutboxPolicy, Settings, WhenFull};
+
+/// All shared subscriptions of this node. A clone is another handle to the same hub.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+struct Inner {
+    sources: Mutex<HashMap<Key, Registered>>,
+    common: Arc<Common>,
+}
+
+/// A link, by its address, which its entries keep from being reused; and what is read there.
+type Key = (usize, SharedSource);
+
+/// An entry and how many readers it has, those included that are still joining.
+struct Registered {
+    entry: Arc<Entry>,
+    readers: usize,
+}
+
+/// One source of one link, with its subscription at the broker.
+struct Entry {
+    key: Key,
+    link: Arc<dyn Link>,
+    fan_out: Arc<FanOut>,
+    shared: OnceCell<Box<dyn Shared>>,
+}
+
+/// What every source's fan-out needs.
+struct Common {
+    policies: Vec<(Destination, Policy, Option<String>)>,
+    message_ids: AtomicU64,
+    left_out: AtomicU64,
+}
+
+/// The readers of one source. This is what the broker calls.
+struct FanOut {
+    common: Arc<Common>,
+    readers: Mutex<Readers>,
+}
+
+#[derive(Default)]
+struct Readers {
+    groups: HashMap<Reader, Slab<Member>>,
+    /// Where those stand that have not been given the retained messages yet.
+    joining: HashMap<u64, (Reader, usize)>,
+    next_joining: u64,
+}
+
+struct Member {
+    outbox: Arc<Outbox>,
+    /// The retained messages come first; a live one that replaces them would come twice.
+    joining: bool,
+    /// The next message may follow missing ones.
+    gap: bool,
+}
+
+/// A reader's place in the hub; dropping it ends the subscription.
+pub struct Membership {
+    hub: Arc<Inner>,
+    entry: Arc<Entry>,
+    reader: Reader,
+    place: usize,
+    joining: u64,
+}
+
+impl Hub {
+    /// A hub with these policies for full outboxes. Their destinations have been checked with the settings.
+    pub fn new(settings: &Settings, separators: Separators) -> Self {
+        let policy = |policy: &OutboxPolicy| {
+            let destination = Destination::parse(&policy.destination, Usage::Subscribe, separators).ok()?;
+            Some((destination, Policy { when_full: policy.when_full, key: None }, policy.key.clone()))
+        };
+        let common = Common {
+            policies: settings.policy.iter().filter_map(policy).collect(),
+            message_ids: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
+        };
+        Hub(Arc::new(Inner { sources: Mutex::default(), common: Arc::new(common) }))
+    }
+
+    /// Adds a reader of `source`; the first one opens the subscription at the broker.
+    ///
+    /// When this returns, nothing that is published from now on is missed, and retained messages are in the outbox.
+    pub async fn subscribe(
+        &self,
+        link: &Arc<dyn Link>,
+        source: SharedSource,
+        reader: Reader,
+        outbox: Arc<Outbox>,
+    ) -> Result<Membership, BrokerError> {
+        let membership = self.join(link, source, reader, outbox);
+        let entry = &membership.entry;
+        let shared = entry
+            .shared
+            .get_or_try_init(|| entry.link.share(entry.key.1.clone(), Arc::clone(&entry.fan_out) as _))
+            .await?;
+        shared.replay(membership.joining).await?;
+        membership.joined();
+        Ok(membership)
+    }
+
+    /// How many sources are read at brokers.
+    pub fn sources(&self) -> usize {
+        lock(&self.0.sources).len()
+    }
+
+    fn join(&self, link: &Arc<dyn Link>, source: SharedSource, reader: Reader, outbox: Arc<Outbox>) -> Membership {
+        let key = (Arc::as_ptr(link).cast::<()>() as usize, source);
+        let entry = {
+            let mut sources = lock(&self.0.sources);
+            let registered = sources.entry(key.clone()).or_insert_with(|| {
+                let fan_out = FanOut { common: Arc::clone(&self.0.common), readers: Mutex::default() };
+                let (link, fan_out) = (Arc::clone(link), Arc::new(fan_out));
+                Registered { entry: Arc::new(Entry { key, link, fan_out, shared: OnceCell::new() }), readers: 0 }
+            });
+            registered.readers += 1;
+            Arc::clone(&registered.entry)
+        };
+        let mut readers = lock(&entry.fan_out.readers);
+        let joining = readers.next_joining;
+        readers.next_joining += 1;
+        let group = readers.groups.entry(reader.clone()).or_default();
+        let place = group.insert(Member { outbox, joining: true, gap: false });
+        readers.joining.insert(joining, (reader.clone(), place));
+        drop(readers);
+        Membership { hub: Arc::clone(&self.0), entry, reader, place, joining }
+    }
+}
+
+impl Membership {
+    fn joined(&self) {
+        let mut readers = lock(&self.entry.fan_out.readers);
+        readers.joining.remove(&self.joining);
+        if let Some(member) = readers.groups.get_mut(&self.reader).and_then(|group| group.get_mut(self.place)) {
+            member.joining = false;
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        {
+            let mut readers = lock(&self.entry.fan_out.readers);
+            readers.joining.remove(&self.joining);
+            if let Some(group) = readers.groups.get_mut(&self.reader) {
+                group.try_remove(self.place);
+                if group.is_empty() {
+                    readers.groups.remove(&self.reader);
+                }
+            }
+        }
+        let mut sources = lock(&self.hub.sources);
+        let Some(registered) = sources.get_mut(&self.entry.key) else { return };
+        registered.readers -= 1;
+        if registered.readers == 0 {
+            let last = sources.remove(&self.entry.key);
+            drop(sources); // the broker takes locks of its own when the subscription closes
+            drop(last);
+        }
+    }
+}
+
+impl Subscriber for FanOut {
+    fn deliver(&self, message: &Arc<Message>) {
+        let now = now();
+        let policy = self.common.policy(message);
+        let message_id = self.common.message_id();
+        let mut readers = lock(&self.readers);
+        for (reader, group) in &mut readers.groups {
+            let policy = policy.of(reader);
+            let mut frame = None;
+            for (_, member) in group.iter_mut() {
+                if member.joining && message.options.retain {
+                    continue;
+                }
+                let item = if std::mem::take(&mut member.gap) {
+                    self.common.render(reader, message, &message_id, true)
+                } else {
+                    frame.get_or_insert_with(|| self.common.render(reader, message, &message_id, false)).clone()
+                };
+                member.outbox.push(item, &policy, now);
+            }
+        }
+    }
+
+    fn replay(&self, reader: u64, message: &Arc<Message>) {
+        let policy = self.common.policy(message);
+        let message_id = self.common.message_id();
+        let readers = lock(&self.readers);
+        let Some((reader, place)) = readers.joining.get(&reader) else { return };
+        if let Some(member) = readers.groups.get(reader).and_then(|group| group.get(*place)) {
+            member.outbox.push(self.common.render(reader, message, &message_id, false), &policy.of(reader), now());
+        }
+    }
+
+    fn restored(&self) {
+        for member in lock(&self.readers).members() {
+            member.gap = true;
+        }
+    }
+
+    fn ended(&self, reason: &BrokerError) {
+        let refusal = Refusal::from(reason.clone());
+        for member in lock(&self.readers).members() {
+            member.outbox.signal(Signal::End(refusal.clone()));
+        }
+    }
+}
+
+impl Readers {
+    fn members(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.groups.values_mut().flat_map(|group| group.iter_mut().map(|(_, member)| member))
+    }
+}
+
+impl Common {
+    fn message_id(&self) -> Text {
+        // Session-made ids of dedicated subscriptions begin with a digit; these cannot be mistaken for them.
+        Text::from(format!("T{}", self.message_ids.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn render(&self, reader: &Reader, message: &Message, message_id: &str, gap: bool) -> Item {
+        let destination = message.destination.spelled(reader.spelling);
+        let frame = MessageFrame {
+            subscription: reader.subscription.as_deref(),
+            message_id,
+            ack: None,
+            destination: &destination,
+            redelivered: false,
+            gap,
+            headers: &message.headers,
+            body: &message.body,
+        };
+        let (item, left_out) = render(&frame, reader.version);
+        if left_out > 0 {
+            self.left_out.fetch_add(left_out as u64, Ordering::Relaxed);
+        }
+        item
+    }
+
+    /// The policy of the first entry that matches, with the key that conflation goes by.
+    fn policy(&self, message: &Message) -> Policy {
+        let is_meant = |destination: &Destination| match (destination, &message.destination) {
+            (Destination::Topic(pattern), Destination::Topic(name)) => pattern.matches(name),
+            (Destination::User { name: pattern, .. }, Destination::User { name, .. }) => pattern.matches(name),
+            _ => false,
+        };
+        let Some((_, policy, header)) = self.policies.iter().find(|(destination, ..)| is_meant(destination)) else {
+            return Policy::default();
+        };
+        let value = header.as_ref().and_then(|header| message.headers.get(header));
+        let key = header.as_ref().map(|_| conflation_key(&message.destination, value));
+        Policy { key, ..policy.clone() }
+    }
+}
+
+impl Policy {
+    /// The policy for one reader: conflation never crosses subscriptions, even those of one session.
+    fn of(&self, reader: &Reader) -> Policy {
+        let subscription = reader.subscription.as_deref().unwrap_or_default();
+        let key = self.key.as_ref().map(|key| Text::from(format!("{subscription}\n{key}")));
+        Policy { when_full: self.when_full, key }
+    }
+}
+
+/// What a message replaces has the same destination and the same value of the header; none is a value, too.
+fn conflation_key(destination: &Destination, value: Option<&Text>) -> Text {
+    let name: &Pattern = match destination {
+        Destination::Topic(name) | Destination::User { name, .. } => name,
+        _ => return Text::new(),
+    };
+    Text::from(format!("{name}\n{}", value.map_or("", |value| value)))
+}
+
+/// The clock of the edge; in tests it can be paused.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

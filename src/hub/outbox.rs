@@ -1,0 +1,388 @@
+//! What waits to be written to one client: a queue with a budget in bytes and in time.
+//!
+//! Everybody pushes, the client's own task takes. Nobody ever waits to push: when the budget is spent, the policy of
+//! the destination decides on the spot (contract, §7). That is why one slow client never slows another.
+//!
+//! One mutex, short sections, no await inside; wakers are called after it is released.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::settings::{Settings, WhenFull};
+use crate::message::{DeliveryId, Refusal, Text};
+
+/// One client's queue of frames to be written. Cheap while it is empty.
+#[derive(Debug)]
+pub struct Outbox {
+    settings: Arc<Settings>,
+    state: Mutex<State>,
+}
+
+/// One frame, rendered.
+#[derive(Clone, Debug)]
+pub struct Item {
+    /// The whole STOMP frame, or the LF of a heart-beat.
+    pub frame: Bytes,
+    /// Whether it is UTF-8, and so a text message on the WebSocket.
+    pub text: bool,
+    /// Settle this once the frame has been written.
+    pub settle: Option<DeliveryId>,
+}
+
+/// Something that the client's task must know, apart from frames.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// The gateway stops.
+    Shutdown,
+    /// The session must end, for this reason.
+    End(Refusal),
+}
+
+/// What becomes of a message for which there is no room.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What to do.
+    pub when_full: WhenFull,
+    /// For [`WhenFull::Conflate`]: what the new message replaces has the same key.
+    pub key: Option<Text>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Places keep their number while they wait: the first one has the number `first`.
+    queue: VecDeque<Option<Queued>>,
+    first: u64,
+    /// Places that are not empty.
+    live: usize,
+    /// Bytes waiting, those in the hands of the task among them.
+    bytes: usize,
+    in_hand: Option<InHand>,
+    /// Nothing before this number can be dropped.
+    droppable_from: u64,
+    /// Frames that no policy may drop, those in hand among them.
+    firm: usize,
+    /// Where the newest message of each key waits. Empty until the budget was spent once.
+    newest: HashMap<Text, u64>,
+    dropped: u64,
+    signal: Option<Signal>,
+    waker: Option<Waker>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    item: Item,
+    since: Instant,
+    when_full: WhenFull,
+    key: Option<Text>,
+}
+
+/// What the task has taken and not yet written.
+#[derive(Debug)]
+struct InHand {
+    since: Instant,
+    bytes: usize,
+    firm: usize,
+}
+
+impl Outbox {
+    /// An empty outbox.
+    pub fn new(settings: Arc<Settings>) -> Self {
+        Outbox { settings, state: Mutex::default() }
+    }
+
+    /// Adds a frame that must not be dropped: the session's own, or a delivery that waits for an acknowledgement.
+    /// Whoever makes such frames asks [`Outbox::has_room`] first and stops making them.
+    pub fn push_firm(&self, item: Item, now: Instant) {
+        let mut state = self.lock();
+        state.append(item, now, Policy::default());
+        wake(state);
+    }
+
+    /// Adds a message of a shared subscription, or does what `policy` says if there is no room.
+    pub fn push(&self, item: Item, policy: &Policy, now: Instant) {
+        let mut state = self.lock();
+        if matches!(state.signal, Some(Signal::End(_))) {
+            return;
+        }
+        let size = item.frame.len();
+        if size > self.settings.max_delivery {
+            state.dropped += 1;
+            return;
+        }
+        if state.is_over(size, now, &self.settings) {
+            match policy.when_full {
+                WhenFull::Disconnect => {
+                    let refusal = state.slow(now, &self.settings);
+                    state.end(refusal);
+                    return wake(state);
+                }
+                WhenFull::DropNewest => {
+                    state.dropped += 1;
+                    return;
+                }
+                WhenFull::DropOldest => state.drop_oldest(size, now, &self.settings),
+                WhenFull::Conflate => state.conflate(policy.key.as_ref()),
+            }
+            // A stalled client is over its time for everything; what was dropped above made no younger.
+            if state.live > 0 && state.bytes + size > self.settings.max_bytes {
+                if policy.when_full == WhenFull::Conflate {
+                    let refusal = state.slow(now, &self.settings);
+                    state.end(refusal);
+                    return wake(state);
+                }
+                state.dropped += 1;
+                return;
+            }
+        }
+        state.append(item, now, policy.clone());
+        wake(state);
+    }
+
+    /// Tells the task something; the first end is the one that counts.
+    pub fn signal(&self, signal: Signal) {
+        let mut state = self.lock();
+        match signal {
+            Signal::End(refusal) => state.end(refusal),
+            Signal::Shutdown => {
+                state.signal.get_or_insert(Signal::Shutdown);
+            }
+        }
+        wake(state);
+    }
+
+    /// Whether more may be made for this client.
+    pub fn has_room(&self) -> bool {
+        let state = self.lock();
+        state.bytes < self.settings.max_bytes
+    }
+
+    /// Takes a signal, and moves frames of at most `limit` bytes, or one frame of any size, into `batch`.
+    /// The task is woken when there may be more. Nothing is taken while an earlier batch is in hand.
+    pub fn poll(&self, context: &mut Context<'_>, limit: usize, batch: &mut Vec<Item>) -> Option<Signal> {
+        let mut state = self.lock();
+        if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            state.waker = Some(context.waker().clone());
+        }
+        if state.in_hand.is_none() {
+            state.take(limit, batch);
+        }
+        state.signal.take()
+    }
+
+    /// What was in hand has been written.
+    pub fn written(&self) {
+        let mut state = self.lock();
+        if let Some(in_hand) = state.in_hand.take() {
+            state.bytes -= in_hand.bytes;
+            state.firm -= in_hand.firm;
+        }
+    }
+
+    /// Whether nothing waits and nothing is in hand.
+    pub fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.live == 0 && state.in_hand.is_none()
+    }
+
+    /// When the client has been stalled for too long, if nothing moves until then.
+    pub fn deadline(&self) -> Option<Instant> {
+        let state = self.lock();
+        let oldest = state.oldest().filter(|_| state.firm > 0)?;
+        Some(oldest + self.settings.max_wait)
+    }
+
+    /// The refusal for a client that has been stalled for too long.
+    pub fn check_stalled(&self, now: Instant) -> Option<Refusal> {
+        let state = self.lock();
+        let oldest = state.oldest().filter(|_| state.firm > 0)?;
+        (now >= oldest + self.settings.max_wait).then(|| state.slow(now, &self.settings))
+    }
+
+    /// Drops what waits: for a session that ends because its client does not read.
+    pub fn clear(&self) {
+        let mut state = self.lock();
+        state.clear();
+    }
+
+    /// Drops what waits and would be settled once written: its subscription ends, and it goes to another reader.
+    pub fn discard_unsettled(&self) {
+        let mut state = self.lock();
+        let is_unsettled = |place: &Option<Queued>| place.as_ref().is_some_and(|queued| queued.item.settle.is_some());
+        let (gone, left) = std::mem::take(&mut state.queue).into_iter().partition::<VecDeque<_>, _>(is_unsettled);
+        state.queue = left;
+        state.live -= gone.len();
+        state.firm -= gone.len();
+        state.bytes -= gone.iter().flatten().map(|queued| queued.item.frame.len()).sum::<usize>();
+    }
+
+    /// How many messages were dropped by policy or for their size.
+    pub fn dropped(&self) -> u64 {
+        self.lock().dropped
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Wakes the task once the lock is released. A waker is used up by its first call: a task that is about to run need
+/// not be woken for each further frame.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
+    drop(state);
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl State {
+    fn oldest(&self) -> Option<Instant> {
+        let waiting = || self.queue.iter().flatten().next().map(|queued| queued.since);
+        self.in_hand.as_ref().map(|in_hand| in_hand.since).or_else(waiting)
+    }
+
+    fn is_over(&self, size: usize, now: Instant, settings: &Settings) -> bool {
+        let is_idle = self.live == 0 && self.in_hand.is_none();
+        let is_late = || self.oldest().is_some_and(|oldest| now >= oldest + settings.max_wait);
+        !is_idle && (self.bytes + size > settings.max_bytes || is_late())
+    }
+
+    fn slow(&self, now: Instant, settings: &Settings) -> Refusal {
+        match self.oldest() {
+            Some(oldest) if now >= oldest + settings.max_wait => {
+                let wait = settings.max_wait.as_millis();
+                Refusal::slow_consumer(&format!("it took nothing for {wait} ms (setting outbox.max_wait)"))
+            }
+            _ => {
+                let bytes = settings.max_bytes;
+                Refusal::slow_consumer(&format!("more than {bytes} bytes wait for it (setting outbox.max_bytes)"))
+            }
+        }
+    }
+
+    fn append(&mut self, item: Item, since: Instant, policy: Policy) {
+        let Policy { when_full, key } = policy;
+        self.bytes += item.frame.len();
+        self.live += 1;
+        self.firm += usize::from(when_full == WhenFull::Disconnect);
+        // An index of keys exists only once the budget was spent; until then a message costs no look-up.
+        if !self.newest.is_empty()
+            && let Some(key) = key.clone()
+        {
+            self.newest.insert(key, self.first + self.queue.len() as u64);
+        }
+        self.queue.push_back(Some(Queued { item, since, when_full, key }));
+    }
+
+    fn take(&mut self, limit: usize, batch: &mut Vec<Item>) {
+        while let Some(place) = self.queue.front() {
+            let size = place.as_ref().map_or(0, |next| next.item.frame.len());
+            if self.in_hand.as_ref().is_some_and(|in_hand| in_hand.bytes + size > limit) {
+                break;
+            }
+            self.first += 1;
+            if let Some(queued) = self.queue.pop_front().flatten() {
+                self.live -= 1;
+                let in_hand = self.in_hand.get_or_insert(InHand { since: queued.since, bytes: 0, firm: 0 });
+                in_hand.bytes += size;
+                in_hand.firm += usize::from(queued.is_firm());
+                batch.push(queued.item);
+            }
+        }
+        if self.queue.is_empty() {
+            self.newest = HashMap::new();
+            if self.queue.capacity() > 64 {
+                self.queue = VecDeque::new();
+            }
+        }
+    }
+
+    /// Empties a place. The place itself goes when the ones before it have gone.
+    fn remove(&mut self, number: u64) {
+        let index = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        if let Some(queued) = self.queue.get_mut(index).and_then(Option::take) {
+            self.live -= 1;
+            self.bytes -= queued.item.frame.len();
+            self.dropped += 1;
+        }
+    }
+
+    /// Drops the oldest messages that may be dropped, until there is room for `size` bytes and nothing is too old.
+    fn drop_oldest(&mut self, size: usize, now: Instant, settings: &Settings) {
+        let end = self.first + self.queue.len() as u64;
+        let mut number = self.droppable_from.max(self.first);
+        while number < end {
+            let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
+            if let Some(queued) = &self.queue[index]
+                && queued.when_full == WhenFull::DropOldest
+            {
+                let is_late = now >= queued.since + settings.max_wait;
+                if self.bytes + size <= settings.max_bytes && !is_late {
+                    break;
+                }
+                self.remove(number);
+            }
+            number += 1;
+        }
+        self.droppable_from = number;
+        self.trim();
+    }
+
+    /// Makes the message of this key that waits give way, and keeps the newest only of every other key, too.
+    fn conflate(&mut self, key: Option<&Text>) {
+        if self.newest.is_empty() {
+            for number in self.first..self.first + self.queue.len() as u64 {
+                let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
+                let Some(Queued { key: Some(key), .. }) = &self.queue[index] else { continue };
+                if let Some(older) = self.newest.insert(key.clone(), number) {
+                    self.remove(older);
+                }
+            }
+        }
+        if let Some(older) = key.and_then(|key| self.newest.remove(key)) {
+            self.remove(older);
+        }
+        self.trim();
+    }
+
+    /// Forgets places that stand empty once they are the larger part: each costs memory, and taking steps over them.
+    fn trim(&mut self) {
+        while matches!(self.queue.front(), Some(None)) {
+            self.queue.pop_front();
+            self.first += 1;
+        }
+        if self.queue.len() < 64 || self.live * 2 > self.queue.len() {
+            return;
+        }
+        self.queue.retain(Option::is_some);
+        self.droppable_from = self.first;
+        let numbers = (self.first..).zip(self.queue.iter().flatten());
+        let keys = numbers.filter_map(|(number, queued)| Some((queued.key.clone()?, number)));
+        self.newest = keys.collect();
+    }
+
+    fn end(&mut self, refusal: Refusal) {
+        if !matches!(self.signal, Some(Signal::End(_))) {
+            self.signal = Some(Signal::End(refusal));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.first += self.queue.len() as u64;
+        let waiting = std::mem::take(&mut self.queue);
+        self.firm -= waiting.iter().flatten().filter(|queued| queued.is_firm()).count();
+        self.bytes -= waiting.iter().flatten().map(|queued| queued.item.frame.len()).sum::<usize>();
+        self.live = 0;
+        self.newest = HashMap::new();
+    }
+}
+
+impl Queued {
+    fn is_firm(&self) -> bool {
+        self.when_full == WhenFull::Disconnect
+    }
+}

@@ -1,0 +1,103 @@
+//! What a client's task waits for before it goes on with the next action: one thing at a time.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::Services;
+use crate::broker::{BrokerError, Confirmation, Identity, Link, SharedSource, Subscribe, Subscription, Transaction};
+use crate::hub::outbox::Outbox;
+use crate::hub::{Hub, Membership};
+use crate::message::{Credentials, DurableName, Message, Outcome, Principal, Refusal, Text};
+use crate::session::{SubscriptionKey, Ticket};
+use crate::stomp::Reader;
+
+/// Something under way.
+pub(super) type Operation = Pin<Box<dyn Future<Output = Completed> + Send>>;
+
+/// How an operation ended.
+pub(super) enum Completed {
+    Authenticated(Ticket, Result<(Principal, Arc<dyn Link>), Refusal>),
+    Joined(Ticket, SubscriptionKey, Result<Membership, BrokerError>),
+    Opened(Ticket, SubscriptionKey, Result<Box<dyn Subscription>, BrokerError>),
+    Cancelled(Ticket, SubscriptionKey, Box<dyn Subscription>, Result<(), BrokerError>),
+    Published(Ticket, Result<Confirmation, BrokerError>),
+    Deleted(Ticket, Result<(), BrokerError>),
+}
+
+pub(super) fn authenticate(
+    services: Arc<Services>,
+    session: Text,
+    ticket: Ticket,
+    credentials: Credentials,
+) -> Operation {
+    Box::pin(async move {
+        let result = async {
+            let principal = services.authenticator.authenticate(&credentials, &session).await?;
+            services.registry.check_user(&principal)?;
+            let identity = Identity { principal: principal.clone(), tenant: credentials.host };
+            let link = services.broker.link(&identity).await?;
+            Ok((principal, link))
+        };
+        Completed::Authenticated(ticket, result.await)
+    })
+}
+
+pub(super) fn join(
+    hub: Hub,
+    link: Arc<dyn Link>,
+    outbox: Arc<Outbox>,
+    ticket: Ticket,
+    key: SubscriptionKey,
+    source: SharedSource,
+    reader: Reader,
+) -> Operation {
+    Box::pin(async move { Completed::Joined(ticket, key, hub.subscribe(&link, source, reader, outbox).await) })
+}
+
+pub(super) fn subscribe(link: Arc<dyn Link>, ticket: Ticket, key: SubscriptionKey, request: Subscribe) -> Operation {
+    Box::pin(async move { Completed::Opened(ticket, key, link.subscribe(request).await) })
+}
+
+pub(super) fn cancel(
+    mut subscription: Box<dyn Subscription>,
+    ticket: Ticket,
+    key: SubscriptionKey,
+    delete: bool,
+) -> Operation {
+    Box::pin(async move {
+        let result = subscription.cancel(delete).await;
+        Completed::Cancelled(ticket, key, subscription, result)
+    })
+}
+
+pub(super) fn publish(link: Arc<dyn Link>, ticket: Ticket, message: Message) -> Operation {
+    Box::pin(async move {
+        let confirmation = link.reserve().await.map(|permit| link.publish(permit, message));
+        Completed::Published(ticket, confirmation)
+    })
+}
+
+pub(super) fn commit(link: Arc<dyn Link>, ticket: Ticket, transaction: Transaction) -> Operation {
+    Box::pin(async move { Completed::Published(ticket, link.commit(transaction).await) })
+}
+
+pub(super) fn delete_durable(link: Arc<dyn Link>, ticket: Ticket, name: DurableName) -> Operation {
+    Box::pin(async move { Completed::Deleted(ticket, link.delete_durable(&name).await) })
+}
+
+/// A confirmation that is on its way, and whose it is.
+pub(super) struct Pending {
+    pub(super) ticket: Ticket,
+    pub(super) confirmation: Confirmation,
+}
+
+impl Future for Pending {
+    type Output = (Ticket, Result<Outcome, Refusal>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let ticket = self.ticket;
+        Pin::new(&mut self.confirmation).poll(context).map(|result| (ticket, result.map_err(Refusal::from)))
+    }
+}

@@ -1,0 +1,613 @@
+//! One client's STOMP session as a function of (input, time): frames and answers in, actions out.
+//!
+//! ```text
+//!   Waiting ──CONNECT──► Authenticating ──Done(ok)──► Connected ──DISCONNECT, Shutdown──► (finishing) ──► Ended
+//!      │                        │                         │                                                ▲
+//!      └──any other frame───────┴──a refusal──────────────┴──any refusal: ERROR, close ────────────────────┘
+//! ```
+//!
+//! The session does no IO and reads no clock. Its driver performs the actions in order, answers those that carry a
+//! [`Ticket`] with [`Input::Done`], wakes it at [`Session::deadline`], and offers the next frame only while
+//! [`Session::is_ready`]. That is how SUBSCRIBE, UNSUBSCRIBE and COMMIT finish before the next frame begins, while
+//! SENDs are pipelined (contract, §4).
+
+mod connect;
+mod in_flight;
+mod send;
+mod settings;
+mod subscriptions;
+mod transactions;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::message::{
+    CloseCode, Credentials, Delivery, DeliveryId, DurableName, Headers, Message, Outcome, Principal, Refusal,
+    Separators, Settlement, SharedSource, Subscribe, Text, Transaction,
+};
+use crate::stomp::{Command, Frame, Reader, Version};
+
+use connect::Connect;
+pub use in_flight::Ticket;
+use in_flight::{Answered, InFlight, Kind};
+use send::Rates;
+pub use settings::Settings;
+use subscriptions::Subscriptions;
+use transactions::Transactions;
+
+/// What happens to a session.
+#[derive(Debug)]
+pub enum Input {
+    /// The client sent a frame.
+    Frame(Frame),
+    /// A dedicated subscription has a message.
+    Delivery(SubscriptionKey, Delivery),
+    /// The link of a dedicated subscription broke: what was delivered and not settled is void.
+    Interrupted(SubscriptionKey),
+    /// A subscription ended by itself.
+    SubscriptionEnded(Refusal),
+    /// An action with this ticket came to its end.
+    Done(Ticket, Result<Done, Refusal>),
+    /// The driver met something for which the session must end: bytes that are no frame, a client that does not read.
+    Refused(Refusal),
+    /// [`Session::deadline`] has come.
+    Deadline,
+    /// The gateway stops: finish what is in flight, take nothing new.
+    Shutdown,
+    /// The client is gone.
+    Gone,
+}
+
+/// How an action ended well.
+#[derive(Debug)]
+pub enum Done {
+    /// [`Action::Authenticate`]: this is who it is.
+    Authenticated(Principal),
+    /// Anything else.
+    Outcome(Outcome),
+    /// [`Action::Subscribe`] to a reply address: what others write after `/reply-queue/`.
+    ReplyAddress(Text),
+}
+
+/// What the driver is to do, in order.
+#[derive(Debug)]
+pub enum Action {
+    /// Send a frame of the session's own.
+    Send(Frame),
+    /// Send a message.
+    Deliver(Deliver),
+    /// Send one LF.
+    Heartbeat,
+    /// Close the connection once everything before this has been sent.
+    Close(CloseCode, String),
+    /// Find out who this is, and get a link for it.
+    Authenticate(Ticket, Credentials),
+    /// Publish, and answer with the confirmation.
+    Publish(Ticket, Message),
+    /// Publish the will; nobody waits for the answer.
+    PublishWill(Message),
+    /// Open a subscription.
+    Subscribe(Ticket, SubscriptionKey, Request),
+    /// Stop a subscription's deliveries; `delete` its durable queue, too.
+    Unsubscribe(Ticket, SubscriptionKey, bool),
+    /// Nothing of this subscription waits to be settled any more: drop it.
+    Forget(SubscriptionKey),
+    /// Delete a durable subscription that is not open here.
+    DeleteDurable(Ticket, DurableName),
+    /// Settle deliveries, given in their order.
+    Settle(Ticket, Vec<DeliveryId>, Settlement),
+    /// Publish and settle as one.
+    Commit(Ticket, Transaction),
+}
+
+/// Names a subscription within its session, for as long as the session lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SubscriptionKey(pub u32);
+
+/// What kind of subscription to open.
+#[derive(Debug)]
+pub enum Request {
+    /// Pushed to every local reader of the same source; needs no settling.
+    Shared(SharedSource, Reader),
+    /// This session's own.
+    Dedicated(Subscribe),
+}
+
+/// A MESSAGE frame to be, except for the message's own headers and body.
+#[derive(Debug)]
+pub struct Deliver {
+    /// The header `subscription`.
+    pub subscription: Option<Text>,
+    /// The header `message-id`.
+    pub message_id: Text,
+    /// The header `ack`; only in STOMP 1.2 and where an acknowledgement is wanted.
+    pub ack: Option<Text>,
+    /// The header `destination`.
+    pub destination: Text,
+    /// The message, and whether it is redelivered or follows a gap.
+    pub delivery: Delivery,
+    /// Settle this as soon as the frame has been written (`ack:auto` on a queue).
+    pub settle_when_written: Option<DeliveryId>,
+}
+
+/// One client's STOMP session. See the module's documentation for its states.
+#[derive(Debug)]
+pub struct Session {
+    context: Context,
+    in_flight: InFlight,
+    rates: Rates,
+    last_inbound: Instant,
+    last_outbound: Instant,
+    /// The version agreed on; 1.0 before there is one, since every client reads that.
+    version: Version,
+    state: State,
+}
+
+/// What does not change while a session lasts.
+#[derive(Debug)]
+struct Context {
+    /// Its name: the header `session` of CONNECTED.
+    id: Text,
+    settings: Arc<Settings>,
+    separators: Separators,
+}
+
+#[derive(Debug)]
+enum State {
+    /// No CONNECT yet.
+    Waiting {
+        since: Instant,
+    },
+    /// CONNECT came and is being checked.
+    Authenticating {
+        since: Instant,
+        connect: Box<Connect>,
+    },
+    Connected(Box<Connected>),
+    /// Nothing follows any more.
+    Ended,
+}
+
+/// What a session has from CONNECTED on.
+#[derive(Debug)]
+struct Connected {
+    connect: Connect,
+    principal: Principal,
+    subscriptions: Subscriptions,
+    transactions: Transactions,
+    /// A SEND that waits for its reply address.
+    held: Option<Frame>,
+    /// Set when nothing new is taken any more.
+    ending: Option<Ending>,
+}
+
+/// Why a connected session takes nothing new.
+#[derive(Debug)]
+enum Ending {
+    /// DISCONNECT, with its receipt.
+    Disconnect(Option<Text>),
+    Shutdown,
+}
+
+impl Session {
+    /// A session of the name `id` whose client has just opened its connection.
+    pub fn new(id: Text, settings: Arc<Settings>, separators: Separators, now: Instant) -> Self {
+        Session {
+            in_flight: InFlight::default(),
+            rates: Rates::new(&settings, now),
+            context: Context { id, settings, separators },
+            last_inbound: now,
+            last_outbound: now,
+            version: Version::V10,
+            state: State::Waiting { since: now },
+        }
+    }
+
+    /// Takes an input and appends what is to be done.
+    pub fn handle(&mut self, input: Input, now: Instant, actions: &mut Vec<Action>) {
+        let mut receipt = None;
+        if let Err(refusal) = self.step(input, now, &mut receipt, actions) {
+            self.fail(refusal, receipt, actions);
+        }
+        self.finish_if_done(actions);
+    }
+
+    /// Notes that `bytes` bytes came from the client, a WebSocket Pong included.
+    ///
+    /// # Errors
+    /// When that is more than `session.max_bytes_per_second` allows; to be handed back as [`Input::Refused`].
+    pub fn received(&mut self, bytes: usize, now: Instant) -> Result<(), Refusal> {
+        self.last_inbound = now;
+        self.rates.bytes(bytes, now)
+    }
+
+    /// Notes that something was sent to the client.
+    pub fn sent(&mut self, now: Instant) {
+        self.last_outbound = now;
+    }
+
+    /// Whether the next frame may be offered.
+    pub fn is_ready(&self) -> bool {
+        match &self.state {
+            State::Waiting { .. } => true,
+            State::Authenticating { .. } | State::Ended => false,
+            State::Connected(connected) => {
+                connected.ending.is_none()
+                    && !self.in_flight.is_blocking()
+                    && self.in_flight.len() < self.context.settings.max_unconfirmed
+            }
+        }
+    }
+
+    /// Whether CONNECT was accepted.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected(_))
+    }
+
+    /// Whether the session is over.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    /// The version agreed on; 1.0 before there is one, since every client reads that.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Who it is, once connected.
+    pub fn principal(&self) -> Option<&Principal> {
+        match &self.state {
+            State::Connected(connected) => Some(&connected.principal),
+            _ => None,
+        }
+    }
+
+    /// When [`Input::Deadline`] is due, if nothing happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        match &self.state {
+            State::Waiting { since } | State::Authenticating { since, .. } => {
+                Some(*since + self.context.settings.connect_timeout)
+            }
+            State::Connected(connected) => {
+                let heartbeat = &connected.connect.heartbeat;
+                let inbound = heartbeat.inbound.map(|interval| self.last_inbound + 2 * interval);
+                let outbound = heartbeat.outbound.map(|interval| self.last_outbound + interval);
+                let transaction = connected.transactions.deadline(&self.context.settings);
+                [inbound, outbound, self.in_flight.deadline(), transaction].into_iter().flatten().min()
+            }
+            State::Ended => None,
+        }
+    }
+
+    /// One input. `receipt` is set to the receipt that a refusal has to carry.
+    fn step(
+        &mut self,
+        input: Input,
+        now: Instant,
+        receipt: &mut Option<Text>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
+        match input {
+            Input::Frame(frame) => {
+                *receipt = frame.headers.get("receipt").cloned();
+                self.rates.frame(now)?;
+                self.frame(frame, now, actions)
+            }
+            Input::Done(ticket, result) => self.done(ticket, result, now, receipt, actions),
+            Input::Delivery(key, delivery) => {
+                self.deliver(key, delivery, actions);
+                Ok(())
+            }
+            Input::Interrupted(key) => {
+                if let State::Connected(connected) = &mut self.state {
+                    connected.subscriptions.interrupt(key);
+                }
+                Ok(())
+            }
+            Input::Deadline => self.on_deadline(now, actions),
+            Input::Shutdown => {
+                self.shut_down(actions);
+                Ok(())
+            }
+            Input::Gone => {
+                self.end(actions);
+                Ok(())
+            }
+            Input::SubscriptionEnded(refusal) | Input::Refused(refusal) => Err(refusal),
+        }
+    }
+
+    fn frame(&mut self, frame: Frame, now: Instant, actions: &mut Vec<Action>) -> Result<(), Refusal> {
+        let command = frame.command;
+        match (&mut self.state, command) {
+            (State::Waiting { since }, Command::Connect | Command::Stomp) => {
+                let (connect, credentials) = Connect::read(&frame, &self.context)?;
+                self.version = connect.version;
+                self.state = State::Authenticating { since: *since, connect: Box::new(connect) };
+                let ticket = self.in_flight.open(Kind::Connect, None, None);
+                actions.push(Action::Authenticate(ticket, credentials));
+                Ok(())
+            }
+            (State::Waiting { .. } | State::Authenticating { .. }, _) => Err(Refusal::not_connected(command.as_str())),
+            (State::Connected(connected), _) if connected.ending.is_none() => {
+                let mut handler = Handler { context: &self.context, in_flight: &mut self.in_flight, now, actions };
+                connected.frame(frame, &mut handler)
+            }
+            // Nothing after DISCONNECT, and nothing after the end.
+            (State::Connected(_) | State::Ended, _) => Ok(()),
+        }
+    }
+
+    fn deliver(&mut self, key: SubscriptionKey, delivery: Delivery, actions: &mut Vec<Action>) {
+        let State::Connected(connected) = &mut self.state else { return };
+        actions.extend(connected.subscriptions.deliver(key, delivery, connected.connect.version));
+    }
+
+    fn done(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Done, Refusal>,
+        now: Instant,
+        receipt: &mut Option<Text>,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
+        let Some(Answered { kind, receipt: asked }) = self.in_flight.close(ticket) else { return Ok(()) };
+        receipt.clone_from(&asked);
+        let done = result?;
+        match std::mem::replace(&mut self.state, State::Ended) {
+            State::Authenticating { connect, since } => match done {
+                Done::Authenticated(principal) => {
+                    actions.push(Action::Send(connect.connected(&self.context.id, &principal)));
+                    self.last_inbound = now;
+                    self.state = State::Connected(Box::new(Connected::new(*connect, principal)));
+                }
+                _ => self.state = State::Authenticating { connect, since },
+            },
+            State::Connected(mut connected) => {
+                let mut handler = Handler { context: &self.context, in_flight: &mut self.in_flight, now, actions };
+                let answered = connected.done(kind, done, asked, &mut handler);
+                self.state = State::Connected(connected);
+                return answered;
+            }
+            state => self.state = state,
+        }
+        Ok(())
+    }
+
+    fn on_deadline(&mut self, now: Instant, actions: &mut Vec<Action>) -> Result<(), Refusal> {
+        let settings = &self.context.settings;
+        let connected = match &mut self.state {
+            State::Waiting { since } | State::Authenticating { since, .. } => {
+                let due = now >= *since + settings.connect_timeout;
+                return if due { Err(Refusal::connect_timeout(settings.connect_timeout.as_secs())) } else { Ok(()) };
+            }
+            State::Ended => return Ok(()),
+            State::Connected(connected) => connected,
+        };
+        if self.in_flight.deadline().is_some_and(|deadline| now >= deadline) {
+            return Err(Refusal::confirm_timeout(settings.confirm_timeout.as_secs()));
+        }
+        connected.transactions.check_age(now, settings)?;
+        let heartbeat = &connected.connect.heartbeat;
+        if let Some(interval) = heartbeat.inbound
+            && now >= self.last_inbound + 2 * interval
+        {
+            return Err(Refusal::heartbeat_missed(interval.as_millis()));
+        }
+        if heartbeat.outbound.is_some_and(|interval| now >= self.last_outbound + interval) {
+            self.last_outbound = now;
+            actions.push(Action::Heartbeat);
+        }
+        Ok(())
+    }
+
+    fn shut_down(&mut self, actions: &mut Vec<Action>) {
+        match &mut self.state {
+            State::Connected(connected) => {
+                connected.ending.get_or_insert(Ending::Shutdown);
+            }
+            State::Waiting { .. } | State::Authenticating { .. } => {
+                let refusal = Refusal::shutting_down();
+                actions.push(Action::Close(refusal.close, refusal.message));
+                self.state = State::Ended;
+            }
+            State::Ended => {}
+        }
+    }
+
+    /// Closes a session that is ending once nothing of it is in flight any more.
+    fn finish_if_done(&mut self, actions: &mut Vec<Action>) {
+        let State::Connected(connected) = &mut self.state else { return };
+        if connected.ending.is_none() || !self.in_flight.is_empty() {
+            return;
+        }
+        match connected.ending.take() {
+            Some(Ending::Disconnect(receipt)) => {
+                connected.connect.will = None; // a will is for those who leave without a word
+                actions.extend(receipt.map(|receipt| Action::Send(receipt_frame(&receipt, &Outcome::DONE))));
+                actions.push(Action::Close(CloseCode::NORMAL, "Disconnected".to_owned()));
+            }
+            Some(Ending::Shutdown) => {
+                let refusal = Refusal::shutting_down();
+                actions.push(Action::Close(refusal.close, refusal.message));
+            }
+            None => {}
+        }
+        self.end(actions);
+    }
+
+    /// ERROR, then close. The one place where an ERROR frame is made.
+    fn fail(&mut self, refusal: Refusal, receipt: Option<Text>, actions: &mut Vec<Action>) {
+        if self.is_ended() {
+            return;
+        }
+        let mut detail = refusal.detail;
+        let open: Vec<&str> = self.in_flight.receipts().map(|receipt| &**receipt).collect();
+        if !open.is_empty() {
+            detail.push_str("\nReceipts still open: ");
+            detail.push_str(&open.join(", "));
+        }
+        let mut headers = Headers::from([
+            ("message", refusal.message.as_str()),
+            ("content-type", "text/plain"),
+            ("version", "1.0,1.1,1.2"),
+            ("code", refusal.code),
+        ]);
+        if let Some(receipt) = receipt {
+            headers.push("receipt-id", receipt);
+        }
+        actions.push(Action::Send(Frame { command: Command::Error, headers, body: detail.into() }));
+        actions.push(Action::Close(refusal.close, refusal.message));
+        self.end(actions);
+    }
+
+    /// The end, for whatever reason: the will, if there still is one, and nothing more.
+    fn end(&mut self, actions: &mut Vec<Action>) {
+        if let State::Connected(connected) = &mut self.state
+            && let Some(will) = connected.connect.will.take()
+        {
+            // Before the close, so that a driver which stops at the close has published it.
+            let at = actions.iter().position(|action| matches!(action, Action::Close(..))).unwrap_or(actions.len());
+            actions.insert(at, Action::PublishWill(will));
+        }
+        self.state = State::Ended;
+    }
+}
+
+/// What the handling of one frame works with.
+struct Handler<'a> {
+    context: &'a Context,
+    in_flight: &'a mut InFlight,
+    now: Instant,
+    actions: &'a mut Vec<Action>,
+}
+
+impl Handler<'_> {
+    fn settings(&self) -> &Settings {
+        &self.context.settings
+    }
+
+    /// Opens a ticket whose answer is due within `session.confirm_timeout`.
+    fn open(&mut self, kind: Kind, receipt: Option<Text>) -> Ticket {
+        let deadline = self.now + self.context.settings.confirm_timeout;
+        self.in_flight.open(kind, receipt, Some(deadline))
+    }
+
+    /// Sends the RECEIPT, if one was asked for.
+    fn receipt(&mut self, receipt: Option<Text>, outcome: &Outcome) {
+        self.actions.extend(receipt.map(|receipt| Action::Send(receipt_frame(&receipt, outcome))));
+    }
+}
+
+impl Connected {
+    fn new(connect: Connect, principal: Principal) -> Self {
+        Connected {
+            connect,
+            principal,
+            subscriptions: Subscriptions::default(),
+            transactions: Transactions::default(),
+            held: None,
+            ending: None,
+        }
+    }
+
+    fn frame(&mut self, frame: Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
+        match frame.command {
+            Command::Send => self.send(frame, handler),
+            Command::Subscribe => self.subscribe(&frame, handler),
+            Command::Unsubscribe => self.unsubscribe(&frame, handler),
+            Command::Ack => self.acknowledge(&frame, Settlement::Accept, handler),
+            Command::Nack => {
+                let requeue = flag(&frame, "requeue")?.unwrap_or(true);
+                self.acknowledge(&frame, if requeue { Settlement::Requeue } else { Settlement::Reject }, handler)
+            }
+            Command::Begin => self.begin(&frame, handler),
+            Command::Commit => self.commit(&frame, handler),
+            Command::Abort => self.abort(&frame, handler),
+            Command::Disconnect => {
+                self.ending = Some(Ending::Disconnect(frame.headers.get("receipt").cloned()));
+                Ok(())
+            }
+            Command::Connect | Command::Stomp => Err(Refusal::already_connected()),
+            Command::Connected | Command::Message | Command::Receipt | Command::Error => {
+                Err(Refusal::unknown_command(frame.command.as_str()))
+            }
+        }
+    }
+
+    fn done(
+        &mut self,
+        kind: Kind,
+        done: Done,
+        receipt: Option<Text>,
+        handler: &mut Handler<'_>,
+    ) -> Result<(), Refusal> {
+        match (kind, done) {
+            (Kind::ReplyAddress(key), Done::ReplyAddress(address)) => {
+                self.subscriptions.set_reply_address(key, address);
+                match self.held.take() {
+                    Some(frame) => self.send(frame, handler),
+                    None => {
+                        handler.receipt(receipt, &Outcome::DONE);
+                        Ok(())
+                    }
+                }
+            }
+            (Kind::Unsubscribe(key), _) => {
+                handler.receipt(receipt, &Outcome::DONE);
+                handler.actions.extend(self.subscriptions.forget_if_settled(key));
+                Ok(())
+            }
+            (_, Done::Outcome(outcome)) => {
+                handler.receipt(receipt, &outcome);
+                Ok(())
+            }
+            (_, Done::Authenticated(_) | Done::ReplyAddress(_)) => {
+                handler.receipt(receipt, &Outcome::DONE);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// RECEIPT, with what the client should know of the outcome (contract, §4).
+fn receipt_frame(receipt: &Text, outcome: &Outcome) -> Frame {
+    let mut headers = Headers::from([("receipt-id", receipt.clone())]);
+    if !outcome.routed {
+        headers.push("routed", "false");
+    }
+    if !outcome.settled {
+        headers.push("settled", "false");
+    }
+    if let Some(warning) = &outcome.warning {
+        headers.push("warning", warning.as_str());
+    }
+    Frame { command: Command::Receipt, headers, body: bytes::Bytes::new() }
+}
+
+/// A header that its command demands.
+fn required<'a>(frame: &'a Frame, header: &str) -> Result<&'a Text, Refusal> {
+    match frame.headers.get(header) {
+        Some(value) if !value.is_empty() => Ok(value),
+        _ => Err(Refusal::missing_header(frame.command.as_str(), header)),
+    }
+}
+
+/// A header that is `true` or `false`.
+fn flag(frame: &Frame, header: &str) -> Result<Option<bool>, Refusal> {
+    match frame.headers.get(header).map(|value| &**value) {
+        None => Ok(None),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        Some(other) => Err(Refusal::invalid_header(header, other, "true or false")),
+    }
+}
+
+/// A header that is a whole number.
+fn number<N: std::str::FromStr>(frame: &Frame, header: &str, expected: &str) -> Result<Option<N>, Refusal> {
+    let Some(value) = frame.headers.get(header) else { return Ok(None) };
+    match value.parse() {
+        Ok(number) if value.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Some(number)),
+        _ => Err(Refusal::invalid_header(header, value, expected)),
+    }
+}

@@ -1,0 +1,238 @@
+//! SEND: from a frame to a message.
+
+use std::time::{Duration, Instant};
+
+use super::in_flight::Kind;
+use super::{Action, Connected, Handler, Request, Settings, flag, number};
+use crate::message::{
+    Destination, Headers, Message, Outcome, Principal, PublishOptions, Refusal, Source, Subscribe, Text, Usage,
+};
+use crate::stomp::Frame;
+
+const TEMPORARY_QUEUE: &str = "/temp-queue/";
+
+impl Connected {
+    pub(super) fn send(&mut self, frame: Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
+        let destination = super::required(&frame, "destination")?;
+        let destination = Destination::parse(destination, Usage::Send, handler.context.separators)?;
+        check_publishable(&destination)?;
+        let reply_to = match temporary_queue(&frame) {
+            None => None,
+            Some(Err(refusal)) => return Err(refusal),
+            Some(Ok(name)) => match self.subscriptions.reply_address(&name) {
+                Some(address) => Some(Text::from(format!("/reply-queue/{address}"))),
+                None => return self.open_reply_address(&name, frame, handler),
+            },
+        };
+        let receipt = frame.headers.get("receipt").cloned();
+        let transaction = frame.headers.get("transaction").cloned();
+        let message = message(frame, destination, reply_to, &self.principal)?;
+        match transaction {
+            Some(name) => {
+                self.transactions.stage_message(&name, message, handler.settings())?;
+                handler.receipt(receipt, &Outcome::DONE);
+            }
+            None => {
+                let ticket = handler.open(Kind::Pipelined, receipt);
+                handler.actions.push(Action::Publish(ticket, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first use of `/temp-queue/name`: open it, and come back to this SEND when its address is known.
+    fn open_reply_address(&mut self, name: &Text, frame: Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
+        let settings = handler.settings();
+        let prefetch = settings.prefetch;
+        let id = Text::from(format!("{TEMPORARY_QUEUE}{name}"));
+        let key = self.subscriptions.add_reply(Some(id), name.clone(), settings)?;
+        let ticket = handler.open(Kind::ReplyAddress(key), frame.headers.get("receipt").cloned());
+        let request = Subscribe { source: Source::Reply, prefetch, arguments: Headers::new() };
+        handler.actions.push(Action::Subscribe(ticket, key, Request::Dedicated(request)));
+        self.held = Some(frame);
+        Ok(())
+    }
+}
+
+/// The name after `reply-to:/temp-queue/`, decoded.
+fn temporary_queue(frame: &Frame) -> Option<Result<Text, Refusal>> {
+    let value = frame.headers.get("reply-to")?;
+    if !value.starts_with(TEMPORARY_QUEUE) {
+        return None;
+    }
+    match Destination::parse(value, Usage::Subscribe, crate::message::Separators::Both) {
+        Ok(Destination::TemporaryQueue(name)) => Some(Ok(name)),
+        Ok(_) => None,
+        Err(refusal) => Some(Err(refusal)),
+    }
+}
+
+/// Refuses what no broker can publish to.
+pub(super) fn check_publishable(destination: &Destination) -> Result<(), Refusal> {
+    match destination {
+        Destination::Application(_) => Err(Refusal::no_handler(&destination.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// The message in a SEND frame: the table of the contract, §2.
+fn message(
+    frame: Frame,
+    destination: Destination,
+    reply_to: Option<Text>,
+    principal: &Principal,
+) -> Result<Message, Refusal> {
+    let options = options(&frame, &destination)?;
+    let mut headers = Headers::with_capacity(frame.headers.len() + 1);
+    for (name, value) in frame.headers.iter() {
+        match &**name {
+            "message-id" => {
+                let why = "the broker names messages; to carry a name of your own use amqp-message-id";
+                return Err(Refusal::forbidden_header("SEND", name, why));
+            }
+            "user-id" | "stompgate-user" if *value == principal.name => {}
+            "user-id" => return Err(Refusal::forbidden_header("SEND", name, "it differs from the session's login")),
+            own if own.starts_with("stompgate-") => {
+                return Err(Refusal::forbidden_header(
+                    "SEND",
+                    name,
+                    "headers beginning with stompgate- are the gateway's",
+                ));
+            }
+            "reply-to" if reply_to.is_some() => {}
+            name if is_consumed(name) => {}
+            _ if headers.get(name).is_some() => {} // the first of a repeated header counts
+            _ => headers.push(name.clone(), value.clone()),
+        }
+    }
+    if let Some(reply_to) = reply_to {
+        headers.push(Text::from_static("reply-to"), reply_to);
+    }
+    headers.push(Text::from_static("stompgate-user"), principal.name.clone());
+    Ok(Message { destination, headers, body: frame.body, options })
+}
+
+fn options(frame: &Frame, destination: &Destination) -> Result<PublishOptions, Refusal> {
+    let persistent = flag(frame, "persistent")?;
+    let is_queue = matches!(destination, Destination::Queue(_) | Destination::ExistingQueue(_));
+    let retain = flag(frame, "retain")?.unwrap_or(false);
+    if retain && !matches!(destination, Destination::Topic(_)) {
+        return Err(Refusal::forbidden_header("SEND", "retain", "only the last message of a /topic/ can be retained"));
+    }
+    number::<u64>(frame, "timestamp", "a whole number of seconds")?;
+    let qos = number::<u8>(frame, "qos", "0, 1 or 2")?;
+    if let Some(other) = qos.filter(|qos| *qos > 2) {
+        return Err(Refusal::invalid_header("qos", &other.to_string(), "0, 1 or 2"));
+    }
+    Ok(PublishOptions {
+        persistent: persistent.unwrap_or(is_queue || frame.headers.get("receipt").is_some()),
+        retain,
+        priority: number(frame, "priority", "a whole number from 0 to 255")?,
+        expiration: number(frame, "expiration", "a whole number of milliseconds")?.map(Duration::from_millis),
+        qos,
+    })
+}
+
+/// Headers of SEND that speak to the gateway or the broker and do not travel with the message.
+fn is_consumed(name: &str) -> bool {
+    matches!(
+        name,
+        "destination"
+            | "receipt"
+            | "transaction"
+            | "content-length"
+            | "login"
+            | "passcode"
+            | "authorization"
+            | "subscription"
+            | "ack"
+            | "redelivered"
+            | "gap"
+            | "durable"
+            | "auto-delete"
+            | "exclusive"
+            | "CC"
+            | "BCC"
+            | "x-death"
+    ) || name.starts_with("x-first-death-")
+        || is_queue_argument(name)
+}
+
+/// Arguments of queues and consumers on AMQP (contract, §2).
+pub(super) fn is_queue_argument(name: &str) -> bool {
+    matches!(
+        name,
+        "x-queue-type"
+            | "x-message-ttl"
+            | "x-expires"
+            | "x-max-length"
+            | "x-max-length-bytes"
+            | "x-overflow"
+            | "x-max-priority"
+            | "x-dead-letter-exchange"
+            | "x-dead-letter-routing-key"
+            | "x-delivery-limit"
+            | "x-single-active-consumer"
+            | "x-max-age"
+            | "x-stream-max-segment-size-bytes"
+            | "x-stream-filter-size-bytes"
+            | "x-stream-offset"
+            | "x-stream-filter"
+            | "x-stream-match-unfiltered"
+            | "x-priority"
+            | "x-queue-name"
+    )
+}
+
+/// How much a client may send, as two token buckets that hold what two seconds bring.
+#[derive(Debug)]
+pub(super) struct Rates {
+    frames: Option<Bucket>,
+    bytes: Option<Bucket>,
+}
+
+#[derive(Debug)]
+struct Bucket {
+    per_second: f64,
+    tokens: f64,
+    filled: Instant,
+}
+
+const BURST_SECONDS: f64 = 2.0;
+
+impl Rates {
+    pub(super) fn new(settings: &Settings, now: Instant) -> Self {
+        let bucket = |per_second: u32| (per_second > 0).then(|| Bucket::new(per_second, now));
+        let bytes = u32::try_from(settings.max_bytes_per_second).unwrap_or(u32::MAX);
+        Rates { frames: bucket(settings.max_frames_per_second), bytes: bucket(bytes) }
+    }
+
+    pub(super) fn frame(&mut self, now: Instant) -> Result<(), Refusal> {
+        Self::take(self.frames.as_mut(), 1, now, "frames", "session.max_frames_per_second")
+    }
+
+    pub(super) fn bytes(&mut self, bytes: usize, now: Instant) -> Result<(), Refusal> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        Self::take(self.bytes.as_mut(), bytes, now, "bytes", "session.max_bytes_per_second")
+    }
+
+    fn take(bucket: Option<&mut Bucket>, amount: u32, now: Instant, what: &str, setting: &str) -> Result<(), Refusal> {
+        let Some(bucket) = bucket else { return Ok(()) };
+        if bucket.take(amount, now) { Ok(()) } else { Err(Refusal::rate_exceeded(what, bucket.per_second, setting)) }
+    }
+}
+
+impl Bucket {
+    fn new(per_second: u32, now: Instant) -> Self {
+        let per_second = f64::from(per_second);
+        Bucket { per_second, tokens: per_second * BURST_SECONDS, filled: now }
+    }
+
+    fn take(&mut self, amount: u32, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + passed * self.per_second).min(self.per_second * BURST_SECONDS);
+        self.filled = now;
+        self.tokens -= f64::from(amount);
+        self.tokens >= 0.0
+    }
+}

@@ -1,0 +1,155 @@
+//! Open transactions: what was sent and acknowledged in them (contract, §5).
+
+use std::time::Instant;
+
+use super::in_flight::Kind;
+use super::subscriptions::{Claim, Unsettled};
+use super::{Action, Connected, Handler, Settings, SubscriptionKey, required};
+use crate::message::{Message, Outcome, Refusal, Settlement, Text, Transaction};
+use crate::stomp::Frame;
+
+/// The transactions that a session has begun and not ended, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Transactions(Vec<Open>);
+
+#[derive(Debug)]
+struct Open {
+    name: Text,
+    since: Instant,
+    frames: usize,
+    bytes: usize,
+    messages: Vec<Message>,
+    settlements: Vec<(SubscriptionKey, Vec<Unsettled>, Settlement)>,
+    /// An acknowledgement in it came after its delivery was lost.
+    lost: bool,
+}
+
+impl Connected {
+    pub(super) fn begin(&mut self, frame: &Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
+        let name = required(frame, "transaction")?;
+        self.transactions.begin(name, handler.now, handler.settings())?;
+        handler.receipt(frame.headers.get("receipt").cloned(), &Outcome::DONE);
+        Ok(())
+    }
+
+    pub(super) fn commit(&mut self, frame: &Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
+        let open = self.transactions.take(frame)?;
+        let valid = |(key, claimed, _): &(_, Vec<_>, _)| self.subscriptions.are_valid(*key, claimed);
+        if open.lost || !open.settlements.iter().all(valid) {
+            return Err(Refusal::delivery_lost());
+        }
+        let ticket = handler.open(Kind::Commit, frame.headers.get("receipt").cloned());
+        let settlements = open.settlements.iter().map(|(_, claimed, settlement)| {
+            (claimed.iter().map(|unsettled| (*unsettled).into()).collect(), *settlement)
+        });
+        let transaction = Transaction { messages: open.messages, settlements: settlements.collect() };
+        handler.actions.push(Action::Commit(ticket, transaction));
+        for (key, claimed, _) in &open.settlements {
+            handler.actions.extend(self.subscriptions.release(*key, claimed.len()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn abort(&mut self, frame: &Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
+        let open = self.transactions.take(frame)?;
+        for (key, claimed, _) in open.settlements {
+            self.subscriptions.give_back(key, claimed);
+        }
+        handler.receipt(frame.headers.get("receipt").cloned(), &Outcome::DONE);
+        Ok(())
+    }
+}
+
+impl Transactions {
+    fn begin(&mut self, name: &Text, now: Instant, settings: &Settings) -> Result<(), Refusal> {
+        if self.0.iter().any(|open| open.name == *name) {
+            return Err(Refusal::transaction_open(name));
+        }
+        if self.0.len() >= settings.max_transactions {
+            let limit = settings.max_transactions;
+            return Err(Refusal::limit_exceeded("Open transactions", limit, "session.max_transactions"));
+        }
+        self.0.push(Open {
+            name: name.clone(),
+            since: now,
+            frames: 0,
+            bytes: 0,
+            messages: Vec::new(),
+            settlements: Vec::new(),
+            lost: false,
+        });
+        Ok(())
+    }
+
+    fn take(&mut self, frame: &Frame) -> Result<Open, Refusal> {
+        let name = required(frame, "transaction")?;
+        let index = self.0.iter().position(|open| open.name == *name);
+        let index = index.ok_or_else(|| Refusal::unknown_transaction(frame.command.as_str(), name))?;
+        Ok(self.0.remove(index))
+    }
+
+    /// Refuses a frame whose transaction is not open.
+    pub(super) fn check_open(&self, command: &str, name: &Text) -> Result<(), Refusal> {
+        let is_open = self.0.iter().any(|open| open.name == *name);
+        is_open.then_some(()).ok_or_else(|| Refusal::unknown_transaction(command, name))
+    }
+
+    pub(super) fn stage_message(
+        &mut self,
+        name: &Text,
+        mut message: Message,
+        settings: &Settings,
+    ) -> Result<(), Refusal> {
+        let open = self.grow("SEND", name, message.size(), settings)?;
+        message.detach(); // it may stay for minutes, the read buffer need not
+        open.messages.push(message);
+        Ok(())
+    }
+
+    pub(super) fn stage_settlement(
+        &mut self,
+        name: &Text,
+        claim: Claim,
+        settlement: Settlement,
+        settings: &Settings,
+    ) -> Result<(), Refusal> {
+        let open = self.grow("ACK", name, 0, settings)?;
+        match claim {
+            Claim::Deliveries(key, claimed) => open.settlements.push((key, claimed, settlement)),
+            Claim::Void => open.lost = true,
+        }
+        Ok(())
+    }
+
+    /// Counts one more frame of `bytes` bytes.
+    fn grow(&mut self, command: &str, name: &Text, bytes: usize, settings: &Settings) -> Result<&mut Open, Refusal> {
+        let open = self.0.iter_mut().find(|open| open.name == *name);
+        let open = open.ok_or_else(|| Refusal::unknown_transaction(command, name))?;
+        open.frames += 1;
+        open.bytes += bytes;
+        if open.frames > settings.max_transaction_frames {
+            let limit = settings.max_transaction_frames;
+            return Err(Refusal::limit_exceeded("Frames in one transaction", limit, "session.max_transaction_frames"));
+        }
+        if open.bytes > settings.max_transaction_bytes {
+            let limit = settings.max_transaction_bytes;
+            return Err(Refusal::limit_exceeded("Bytes in one transaction", limit, "session.max_transaction_bytes"));
+        }
+        Ok(open)
+    }
+
+    /// When the oldest transaction has been open for too long.
+    pub(super) fn deadline(&self, settings: &Settings) -> Option<Instant> {
+        self.0.first().map(|open| open.since + settings.transaction_timeout)
+    }
+
+    pub(super) fn check_age(&self, now: Instant, settings: &Settings) -> Result<(), Refusal> {
+        match self.deadline(settings) {
+            Some(deadline) if now >= deadline => {
+                let limit = format!("{} s", settings.transaction_timeout.as_secs());
+                Err(Refusal::limit_exceeded("Age of a transaction", limit, "session.transaction_timeout"))
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! How a settings struct says what is wrong with its values.
+
+use std::fmt;
+
+/// One setting with an impossible value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its full key, such as `server.path`.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub why: String,
+}
+
+/// Everything that is wrong with some settings; never empty inside an `Err`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Adds a fault unless `good` holds.
+    pub fn demand(&mut self, good: bool, key: &str, why: impl Into<String>) {
+        if !good {
+            self.add(key, why);
+        }
+    }
+
+    /// Adds a fault.
+    pub fn add(&mut self, key: &str, why: impl Into<String>) {
+        self.0.push(Fault { key: key.to_owned(), why: why.into() });
+    }
+
+    /// Adds the faults of another check.
+    pub fn join(&mut self, checked: Result<(), Faults>) {
+        if let Err(faults) = checked {
+            self.0.extend(faults.0);
+        }
+    }
+
+    /// `Ok` if there is no fault.
+    pub fn into_result(self) -> Result<(), Faults> {
+        if self.0.is_empty() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl IntoIterator for Faults {
+    type Item = Fault;
+    type IntoIter = std::vec::IntoIter<Fault>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Fault { key, why }) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{key}: {why}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
