@@ -6,7 +6,8 @@ import { stompjs } from './adapters/stompjs.js';
 import { stompjs2 } from './adapters/stompjs-2.js';
 import { webstompClient } from './adapters/webstomp.js';
 import { equal } from './conversation/expect.js';
-import { sharedGateway, talk } from './suite.js';
+import { talk } from './conversation/talk.js';
+import { sharedGateway } from './suite.js';
 
 const modern = stompjs(WebSocket);
 

@@ -3,7 +3,8 @@ import { describe, test } from 'node:test';
 import { firstValueFrom, take, toArray } from 'rxjs';
 import { rxStomp } from './adapters/rx-stomp.js';
 import { equal } from './conversation/expect.js';
-import { converse, sharedGateway, talk } from './suite.js';
+import { talk } from './conversation/talk.js';
+import { converse, sharedGateway } from './suite.js';
 
 converse(rxStomp);
 

@@ -2,15 +2,15 @@
 
 import { after, before, describe, test } from 'node:test';
 import { scenarios } from './conversation/scenarios.js';
+import { have } from './conversation/talk.js';
 import { Gateway } from './gateway.js';
+
+/** Long after any wait inside a test has given up by itself. */
+const LIMIT = 60_000;
 
 /** Every scenario, had with `client` in this process. */
 export function converse(client) {
-  describe(client.name, () => {
-    eachScenario(client, (scenario, gateway) =>
-      talk(client, gateway, connect => scenario.play({ ...scenario, client, connect, gateway })),
-    );
-  });
+  describe(client.name, () => eachScenario(client, (scenario, gateway) => have(scenario, client, gateway)));
 }
 
 /** Registers a test for every scenario; `play` gets its gateway, which is shared unless the scenario wants its own. */
@@ -18,7 +18,9 @@ export function eachScenario(client, play) {
   const shared = sharedGateway();
   for (const scenario of scenarios(client)) {
     const skip = client.cannot[scenario.needs] ?? false;
-    test(scenario.title, { skip }, () => (scenario.own ? onOwnGateway(own => play(scenario, own)) : play(scenario, shared())));
+    test(scenario.title, { skip, timeout: LIMIT }, () =>
+      scenario.own ? onOwnGateway(scenario.own, own => play(scenario, own)) : play(scenario, shared()),
+    );
   }
 }
 
@@ -30,23 +32,8 @@ export function sharedGateway(settings) {
   return () => gateway;
 }
 
-/** Calls `play` with a way to connect, `as` another client too, and takes away whoever connected when it ends. */
-export async function talk(client, gateway, play) {
-  const peers = [];
-  const connect = async (options, as = client) => {
-    const peer = await as.connect(gateway.url, options);
-    peers.push(peer);
-    return peer;
-  };
-  try {
-    await play(connect);
-  } finally {
-    await Promise.all(peers.map(peer => peer.drop()));
-  }
-}
-
-async function onOwnGateway(play) {
-  const own = await Gateway.start();
+async function onOwnGateway(settings, play) {
+  const own = await Gateway.start(settings);
   try {
     await play(own);
   } finally {

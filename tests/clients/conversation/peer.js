@@ -66,8 +66,13 @@ export class Peer {
 
   heardError({ headers, body }) {
     const frame = { headers, body };
-    [this.connects, this.strays, this.heartbeats, ...this.#waits].forEach(wait => wait.fail(new Refused(frame)));
+    [this.connects, ...this.#waitsOnSession].forEach(wait => wait.fail(new Refused(frame)));
     this.errors.put(frame);
+  }
+
+  /** What cannot arrive any more when the session ends. */
+  get #waitsOnSession() {
+    return [this.strays, this.heartbeats, ...this.#waits];
   }
 
   /** Sees all that passes over `socket`, without changing it; `muted` swallows the client's heart-beats. */
@@ -79,7 +84,9 @@ export class Peer {
       send(data);
     };
     socket.addEventListener('close', ({ code, reason, wasClean }) => {
-      if (!this.connected) this.connects.fail(new Error(`closed before CONNECTED (${code} ${reason})`));
+      const closed = new Error(`the WebSocket was closed: ${code} ${reason}`);
+      [this.errors, ...this.#waitsOnSession].forEach(wait => wait.fail(closed));
+      if (!this.connected) this.connects.fail(closed);
       this.closes.put({ code, reason, wasClean });
     });
     this.socket = socket;
