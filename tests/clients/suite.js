@@ -6,7 +6,7 @@ import { have } from './conversation/talk.js';
 import { Gateway } from './gateway.js';
 
 /** Long after any wait inside a test has given up by itself. */
-const LIMIT = 60_000;
+export const LIMIT = 60_000;
 
 /** Every scenario, had with `client` in this process. */
 export function converse(client) {
@@ -32,7 +32,8 @@ export function sharedGateway(settings) {
   return () => gateway;
 }
 
-async function onOwnGateway(settings, play) {
+/** Calls `play` with a gateway that is started for it. */
+export async function onOwnGateway(settings, play) {
   const own = await Gateway.start(settings);
   try {
     await play(own);
