@@ -54,7 +54,8 @@ impl Settings {
     fn filter(&self) -> Result<EnvFilter, String> {
         // A lone word that is no level would be a target: `inof` would show nothing, and say nothing about it.
         for directive in self.level.split(',').map(str::trim) {
-            if !directive.contains(['=', '[']) && directive.parse::<LevelFilter>().is_err() {
+            let is_level = !directive.is_empty() && directive.parse::<LevelFilter>().is_ok();
+            if !is_level && !directive.contains(['=', '[']) {
                 return Err(format!(
                     "{directive:?} is no level; expected error, warn, info, debug, trace, off or module=level"
                 ));

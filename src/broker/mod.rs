@@ -138,7 +138,8 @@ impl From<OwnedSemaphorePermit> for Permit {
     }
 }
 
-/// Whoever reads a shared subscription. Called from the broker's task: must not block.
+/// Whoever reads a shared subscription. Called from the broker's task, or from that of a publisher: must not block, and
+/// may drop the guards of shared subscriptions, but call nothing else of the broker's.
 pub trait Subscriber: Send + Sync {
     /// A message arrived.
     fn deliver(&self, message: &Arc<Message>);

@@ -29,11 +29,11 @@ pub enum Kind {
 }
 
 impl Settings {
-    /// What types alone cannot say: whether this version has the broker.
+    /// What types alone cannot say: whether this version has the broker, and what that one says of its settings.
     pub fn check(&self) -> Result<(), Faults> {
         let mut faults = Faults::default();
         let name = match self.kind {
-            Kind::Memory => return Ok(()),
+            Kind::Memory => return self.memory.check(),
             Kind::Amqp => "amqp",
             Kind::Mqtt => "mqtt",
         };

@@ -18,7 +18,7 @@ pub use sources::{Flag, Sources};
 
 use crate::message::Separators;
 use crate::settings::Faults;
-use crate::{auth, broker, server, session, telemetry};
+use crate::{auth, broker, hub, server, session, telemetry};
 
 /// All settings of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +29,7 @@ pub struct Config {
     /// `[session]`.
     pub session: session::Settings,
     /// `[outbox]`.
-    pub outbox: server::OutboxSettings,
+    pub outbox: hub::Settings,
     /// `[destination]`.
     pub destination: Destinations,
     /// `[auth]`.

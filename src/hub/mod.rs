@@ -268,8 +268,8 @@ impl Common {
     /// The policy of the first entry that matches, with the key that conflation goes by.
     fn policy(&self, message: &Message) -> Policy {
         let is_meant = |destination: &Destination| match (destination, &message.destination) {
-            (Destination::Topic(pattern), Destination::Topic(name)) => pattern.matches(name),
-            (Destination::User { name: pattern, .. }, Destination::User { name, .. }) => pattern.matches(name),
+            (Destination::Topic(pattern), Destination::Topic(name))
+            | (Destination::User { name: pattern, .. }, Destination::User { name, .. }) => pattern.matches(name),
             _ => false,
         };
         let Some((_, policy, header)) = self.policies.iter().find(|(destination, ..)| is_meant(destination)) else {

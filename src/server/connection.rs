@@ -40,6 +40,8 @@ use crate::stomp::{Decoder, HEARTBEAT, Item as Decoded, Limits, MessageFrame};
 
 /// Frames of one client that are handled before other tasks have their turn.
 const FRAMES_AT_A_TIME: usize = 64;
+/// Deliveries of dedicated subscriptions that are gathered for one write.
+const DELIVERIES_AT_A_TIME: usize = 64;
 /// Larger frames are sent in fragments of this many bytes: tungstenite's write buffer keeps the size of the largest
 /// fragment that it ever held.
 const FRAGMENT: usize = 16 * 1024;
@@ -57,6 +59,8 @@ pub(super) struct Connection {
     link: Option<Arc<dyn Link>>,
     memberships: Vec<(SubscriptionKey, Membership)>,
     consumers: Consumers,
+    /// Deliveries taken since the last write.
+    gathered: usize,
     actions: VecDeque<Action>,
     /// The session's own list of actions, kept for its memory.
     scratch: Vec<Action>,
@@ -117,6 +121,7 @@ impl Connection {
             link: None,
             memberships: Vec::new(),
             consumers: Consumers::default(),
+            gathered: 0,
             actions: VecDeque::new(),
             scratch: Vec::new(),
             operation: None,
@@ -154,6 +159,9 @@ impl Connection {
 
     /// Waits for the next event of any kind.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(event) = self.poll_consumers(context) {
+            return Poll::Ready(event);
+        }
         if let Poll::Ready(event) = self.poll_outbound(context) {
             return Poll::Ready(event);
         }
@@ -168,18 +176,28 @@ impl Connection {
         {
             return Poll::Ready(Event::Confirmed(ticket, result));
         }
-        if !self.consumers.is_empty()
-            && self.outbox.has_room()
-            && let Poll::Ready((key, event)) = self.consumers.poll_next(context)
-        {
-            return Poll::Ready(Event::Consumer(key, event));
-        }
         if self.is_reading()
             && let Poll::Ready(message) = self.socket.poll_next_unpin(context)
         {
             return Poll::Ready(Event::Inbound(message));
         }
         self.poll_timer(context)
+    }
+
+    /// Deliveries are gathered, so that they leave in one write, but not for so long that the first one waits for many.
+    fn poll_consumers(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        if !self.consumers.is_empty()
+            && self.gathered < DELIVERIES_AT_A_TIME
+            && self.outbox.has_room()
+            && let Poll::Ready((key, event)) = self.consumers.poll_next(context)
+        {
+            self.gathered += 1;
+            return Poll::Ready(Event::Consumer(key, event));
+        }
+        if std::mem::take(&mut self.gathered) == DELIVERIES_AT_A_TIME {
+            context.waker().wake_by_ref(); // there may be more, and nobody else says so
+        }
+        Poll::Pending
     }
 
     /// Everything that waits goes to the socket in one write, and again while the socket takes it.
@@ -400,7 +418,8 @@ impl Connection {
     fn advance(&mut self) -> usize {
         let mut frames = 0;
         loop {
-            while self.operation.is_none() && self.closing.is_none() {
+            // What a session does when it ends waits for no operation; that one is carried through afterwards.
+            while (self.operation.is_none() || self.session.is_ended()) && self.closing.is_none() {
                 let Some(action) = self.actions.pop_front() else { break };
                 self.perform(action);
             }
@@ -522,8 +541,8 @@ impl Connection {
         match completed {
             Completed::Authenticated(ticket, Ok((principal, link))) => {
                 self.link = Some(link);
-                self.client.registration.name(&principal);
-                self.input(Input::Done(ticket, Ok(Done::Authenticated(principal))));
+                let admitted = self.client.registration.name(&principal);
+                self.input(Input::Done(ticket, admitted.map(|()| Done::Authenticated(principal))));
                 self.lift_limits();
             }
             Completed::Joined(ticket, key, Ok(membership)) => {
@@ -557,6 +576,9 @@ impl Connection {
 
     /// From CONNECTED on, the version's own rules and the larger limits hold.
     fn lift_limits(&mut self) {
+        let Some(principal) = self.session.principal() else { return };
+        let (name, version) = (&principal.name, self.session.version().as_str());
+        info!(session = %self.client.id, peer = %self.client.peer, user = %name, version, "connected");
         let settings = &self.services.session;
         self.decoder.set_version(self.session.version());
         self.decoder.set_limits(Limits {
@@ -566,9 +588,6 @@ impl Connection {
             frame: None,
         });
         self.socket.get_mut().lift_budget();
-        let name = self.session.principal().map(|principal| principal.name.clone()).unwrap_or_default();
-        let version = self.session.version().as_str();
-        info!(session = %self.client.id, peer = %self.client.peer, user = %name, version, "connected");
     }
 
     /// The end: everything of this session goes back to where it came from, the will is published, and what waits is
@@ -580,16 +599,17 @@ impl Connection {
         self.consumers = Consumers::default();
         let within = self.services.server.close_timeout;
         self.publish_will().await;
-        let (code, reason) = match self.closing.take() {
-            Some((code, reason)) => {
-                let in_time = tokio::time::timeout(within, self.say_goodbye(code, &reason)).await.is_ok();
-                (Some(code.0), if in_time { reason } else { format!("{reason}; the client did not close in time") })
-            }
-            None => {
-                let _ = tokio::time::timeout(within, self.answer_goodbye()).await;
-                (None, "closed by the client".to_owned())
-            }
+        let (code, reason) = if let Some((code, reason)) = self.closing.take() {
+            let in_time = tokio::time::timeout(within, self.say_goodbye(code, &reason)).await.is_ok();
+            (Some(code.0), if in_time { reason } else { format!("{reason}; the client did not close in time") })
+        } else {
+            let _ = tokio::time::timeout(within, self.answer_goodbye()).await;
+            (None, "closed by the client".to_owned())
         };
+        if let Some(operation) = self.operation.take() {
+            // A SEND that was taken, or a COMMIT, should not fail because its sender left.
+            let _ = tokio::time::timeout(within, operation).await;
+        }
         let dropped = self.outbox.dropped();
         info!(session = %self.client.id, peer = %self.client.peer, code, reason, dropped, "disconnected");
     }

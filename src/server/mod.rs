@@ -30,14 +30,14 @@ use tracing::{debug, warn};
 
 use crate::auth::Authenticator;
 use crate::broker::Broker;
-use crate::hub::Hub;
 use crate::hub::outbox::Outbox;
+use crate::hub::{self, Hub};
 use crate::message::{Refusal, Separators, Text};
 use crate::session;
 
 use connection::Connection;
 use registry::{Limits, Registration, Registry};
-pub use settings::{OutboxPolicy, OutboxSettings, Settings, Tls, WhenFull};
+pub use settings::{Settings, Tls};
 use stream::Stream;
 
 /// Sockets beyond `server.max_connections` that are taken only to be told so; further ones are closed at once.
@@ -54,7 +54,7 @@ pub struct Services {
     /// `[session]`.
     pub session: Arc<session::Settings>,
     /// `[outbox]`.
-    pub outbox: Arc<OutboxSettings>,
+    pub outbox: Arc<hub::Settings>,
     /// `[destination] separators`.
     pub separators: Separators,
     /// Begins the name of every session.
@@ -75,7 +75,7 @@ pub struct Parts {
     /// `[session]`.
     pub session: session::Settings,
     /// `[outbox]`.
-    pub outbox: OutboxSettings,
+    pub outbox: hub::Settings,
     /// `[destination] separators`.
     pub separators: Separators,
     /// Begins the name of every session.

@@ -35,7 +35,6 @@ pub(super) fn authenticate(
     Box::pin(async move {
         let result = async {
             let principal = services.authenticator.authenticate(&credentials, &session).await?;
-            services.registry.check_user(&principal)?;
             let identity = Identity { principal: principal.clone(), tenant: credentials.host };
             let link = services.broker.link(&identity).await?;
             Ok((principal, link))

@@ -72,16 +72,6 @@ impl Registry {
         (Registration { registry: Arc::clone(self), number, address, user: None }, refused)
     }
 
-    /// Refuses one session more than a user may have.
-    pub(super) fn check_user(&self, principal: &Principal) -> Result<(), Refusal> {
-        let limit = self.limits.per_user;
-        let open = self.lock().users.get(&principal.name).copied().unwrap_or_default();
-        if limit > 0 && open >= limit {
-            return Err(Refusal::overload("Sessions of one user", limit, "auth.max_sessions_per_user"));
-        }
-        Ok(())
-    }
-
     /// Tells every connection, and each that still comes, that the gateway stops.
     pub(super) fn shut_down(&self) {
         let mut connections = self.lock();
@@ -116,10 +106,18 @@ impl Registration {
         self.number
     }
 
-    /// The connection is this user's from now on.
-    pub(super) fn name(&mut self, principal: &Principal) {
-        count(&mut self.registry.lock().users, principal.name.clone());
+    /// The connection is this user's from now on, unless the user has as many as there may be.
+    pub(super) fn name(&mut self, principal: &Principal) -> Result<(), Refusal> {
+        let limit = self.registry.limits.per_user;
+        let mut connections = self.registry.lock();
+        let open = connections.users.get(&principal.name).copied().unwrap_or_default();
+        if limit > 0 && open >= limit {
+            return Err(Refusal::overload("Sessions of one user", limit, "auth.max_sessions_per_user"));
+        }
+        count(&mut connections.users, principal.name.clone());
+        drop(connections);
         self.user = Some(principal.name.clone());
+        Ok(())
     }
 }
 

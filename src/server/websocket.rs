@@ -2,6 +2,7 @@
 //!
 //! tungstenite speaks the protocol afterwards. It is laxer than RFC 6455 in one thing that is known: it accepts lengths
 //! that are not encoded in the fewest bytes (§5.2).
+#![expect(clippy::result_large_err, reason = "an answer is made once per connection, far from any hot path")]
 
 use http_body_util::Full;
 use hyper::body::Bytes;

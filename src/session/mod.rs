@@ -16,6 +16,8 @@ mod in_flight;
 mod send;
 mod settings;
 mod subscriptions;
+#[cfg(test)]
+mod tests;
 mod transactions;
 
 use std::sync::Arc;
@@ -545,13 +547,11 @@ impl Connected {
         match (kind, done) {
             (Kind::ReplyAddress(key), Done::ReplyAddress(address)) => {
                 self.subscriptions.set_reply_address(key, address);
-                match self.held.take() {
-                    Some(frame) => self.send(frame, handler),
-                    None => {
-                        handler.receipt(receipt, &Outcome::DONE);
-                        Ok(())
-                    }
+                if let Some(frame) = self.held.take() {
+                    return self.send(frame, handler);
                 }
+                handler.receipt(receipt, &Outcome::DONE);
+                Ok(())
             }
             (Kind::Unsubscribe(key), _) => {
                 handler.receipt(receipt, &Outcome::DONE);

@@ -27,15 +27,12 @@ impl Connected {
         let receipt = frame.headers.get("receipt").cloned();
         let transaction = frame.headers.get("transaction").cloned();
         let message = message(frame, destination, reply_to, &self.principal)?;
-        match transaction {
-            Some(name) => {
-                self.transactions.stage_message(&name, message, handler.settings())?;
-                handler.receipt(receipt, &Outcome::DONE);
-            }
-            None => {
-                let ticket = handler.open(Kind::Pipelined, receipt);
-                handler.actions.push(Action::Publish(ticket, message));
-            }
+        if let Some(name) = transaction {
+            self.transactions.stage_message(&name, message, handler.settings())?;
+            handler.receipt(receipt, &Outcome::DONE);
+        } else {
+            let ticket = handler.open(Kind::Pipelined, receipt);
+            handler.actions.push(Action::Publish(ticket, message));
         }
         Ok(())
     }

@@ -20,7 +20,7 @@
 
 use std::mem;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use memchr::{memchr, memchr2};
 
 use super::head::{Head, HeadScan};
@@ -171,9 +171,6 @@ impl Decoder {
         if !self.gathered.is_empty() {
             return mem::take(&mut self.gathered).freeze(); // it holds that unit and no more
         }
-        if length == self.input.len() {
-            return mem::take(&mut self.input); // so that an idle decoder does not keep the buffer alive
-        }
         self.input.split_to(length)
     }
 
@@ -198,11 +195,7 @@ impl Decoder {
     fn gather(&mut self) -> bool {
         let is_first = self.gathered.is_empty();
         let length = if is_first { self.input.len() } else { self.usable() };
-        self.gathered.extend_from_slice(&self.input[..length]);
-        self.input.advance(length);
-        if self.input.is_empty() {
-            self.input = Bytes::new();
-        }
+        self.gathered.extend_from_slice(&self.input.split_to(length));
         length > 0 && !is_first
     }
 

@@ -1,5 +1,7 @@
 //! The head of a frame: command and headers, up to the blank line.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use memchr::{memchr, memchr2};
 
@@ -59,17 +61,12 @@ impl HeadScan {
     }
 
     fn check_size(&self, bytes: &[u8], limits: &Limits) -> Result<(), DecodeError> {
-        let (most, error) = match self.command {
-            Some((_, start)) => {
-                (start.saturating_add(limits.header_bytes), DecodeError::HeadersTooLarge(limits.header_bytes))
-            }
-            None => (COMMAND_LINE, DecodeError::UnknownCommand(String::new())),
-        };
+        let most = self.command.map_or(COMMAND_LINE, |(_, start)| start.saturating_add(limits.header_bytes));
         match limits.frame {
             Some(limit) if limit < most && bytes.len() > limit => Err(DecodeError::FrameTooLarge(limit)),
             _ if bytes.len() <= most => Ok(()),
             _ if self.command.is_none() => Err(DecodeError::UnknownCommand(excerpt(bytes))),
-            _ => Err(error),
+            _ => Err(DecodeError::HeadersTooLarge(limits.header_bytes)),
         }
     }
 
@@ -78,7 +75,8 @@ impl HeadScan {
             self.command = Some((command_of(line, version)?, self.line_start));
             return Ok(false);
         };
-        if without_line_end(line, Dialect::new(command, version)).is_empty() {
+        let is_blank = line.is_empty() || (line == b"\r" && Dialect::new(command, version).strips_carriage_return);
+        if is_blank {
             return Ok(true);
         }
         self.headers += 1;
@@ -93,10 +91,11 @@ impl HeadScan {
         let size = bytes.len();
         let block = Text::try_from(bytes).map_err(|_| DecodeError::NotUtf8)?;
         let Some((command, start)) = self.command else { return Err(DecodeError::NulInHead) }; // a head has a command
-        let mut headers = parse_headers(&block, start, self.headers, Dialect::new(command, version))?;
-        let dialect = Dialect::for_headers(command, version, &headers);
-        if dialect != Dialect::new(command, version) {
-            headers = drop_spaces(&headers, dialect);
+        let dialect = Dialect::new(command, version);
+        let mut headers = parse_headers(&block, start, self.headers, dialect)?;
+        let told_by_headers = Dialect::for_headers(command, version, &headers);
+        if told_by_headers != dialect {
+            headers = drop_spaces(&headers, told_by_headers);
         }
         Ok(Head { command, headers, size })
     }
@@ -110,16 +109,15 @@ fn command_of(line: &[u8], version: Option<Version>) -> Result<Command, DecodeEr
         .ok_or_else(|| DecodeError::UnknownCommand(excerpt(line)))
 }
 
-fn without_line_end(line: &[u8], dialect: Dialect) -> &[u8] {
-    if dialect.strips_carriage_return { line.strip_suffix(b"\r").unwrap_or(line) } else { line }
+fn without_line_end(line: &str, dialect: Dialect) -> &str {
+    if dialect.strips_carriage_return { line.strip_suffix('\r').unwrap_or(line) } else { line }
 }
 
 fn parse_headers(block: &Text, start: usize, count: usize, dialect: Dialect) -> Result<Headers, DecodeError> {
     let mut headers = Headers::with_capacity(count);
     let lines = block[start..].split_terminator('\n').take(count);
     for line in lines {
-        let line = if dialect.strips_carriage_return { line.strip_suffix('\r').unwrap_or(line) } else { line };
-        let (name, value) = parse_line(block, line, dialect)?;
+        let (name, value) = parse_line(block, without_line_end(line, dialect), dialect)?;
         headers.push(name, value);
     }
     Ok(headers)
@@ -142,8 +140,8 @@ fn parse_line(block: &Text, line: &str, dialect: Dialect) -> Result<(Text, Text)
 
 fn unescaped(block: &Text, raw: &str, dialect: Dialect) -> Option<Text> {
     Some(match dialect.unescape(raw).ok()? {
-        std::borrow::Cow::Borrowed(text) => block.slice_ref(text),
-        std::borrow::Cow::Owned(text) => Text::from(text),
+        Cow::Borrowed(text) => block.slice_ref(text),
+        Cow::Owned(text) => Text::from(text),
     })
 }
 

@@ -14,6 +14,8 @@ mod error;
 mod frame;
 mod head;
 mod heartbeat;
+#[cfg(test)]
+mod properties;
 mod reader;
 #[cfg(test)]
 mod tests;

@@ -133,6 +133,11 @@ mod line_ends {
     }
 
     #[test]
+    fn before_a_version_is_agreed_on_every_frame_reads_like_connect() {
+        assert_eq!(frame(None, "SEND\r\na:\\t\r\n\r\n^"), frame(None, "SEND\na:\\t\n\n^"));
+    }
+
+    #[test]
     fn in_1_0_and_1_1_a_cr_belongs_to_the_value() {
         for version in [Version::V10, Version::V11] {
             assert_eq!(header(version, "a:b\r"), ("a".into(), "b\r".into()));
@@ -339,6 +344,18 @@ mod limits {
     }
 
     #[test]
+    fn of_two_limits_exceeded_the_one_that_is_reached_first_is_named() {
+        let body = DecodeError::BodyTooLarge { announced: None, limit: 100 };
+        let wide = Limits { frame: Some(150), ..LIMITS };
+        assert_eq!(read(None, wide, &[b"SEND\n\n", &[b'x'; 200]]).1, Some(body));
+        let narrow = Limits { frame: Some(50), ..LIMITS };
+        assert_eq!(read(None, narrow, &[b"SEND\n\n", &[b'x'; 200]]).1, Some(DecodeError::FrameTooLarge(50)));
+        assert_eq!(read(None, narrow, &[b"SEND\na:", &[b'x'; 300]]).1, Some(DecodeError::FrameTooLarge(50)));
+        let wide = Limits { frame: Some(250), ..LIMITS };
+        assert_eq!(read(None, wide, &[b"SEND\na:", &[b'x'; 300]]).1, Some(DecodeError::HeadersTooLarge(200)));
+    }
+
+    #[test]
     fn the_largest_numbers_are_no_special_case() {
         let limits =
             Limits { headers: usize::MAX, header_bytes: usize::MAX, body: usize::MAX, frame: Some(usize::MAX) };
@@ -396,6 +413,10 @@ mod decoding {
         decoder.push(pushed.clone());
         drop(next_frame(&mut decoder));
         assert!(pushed.is_unique());
+        let pushed = Bytes::from(b"SEND\n\nhel".to_vec());
+        decoder.push(pushed.clone());
+        assert_eq!(decoder.next(), Ok(None));
+        assert!(pushed.is_unique(), "what was gathered is a copy");
     }
 
     #[test]
@@ -420,6 +441,22 @@ mod decoding {
             decoder.push(Bytes::from_static(piece));
         }
         for body in ["a", "b", "c"] {
+            assert_eq!(next_frame(&mut decoder).body, body);
+        }
+    }
+
+    /// Each byte is searched once: with a search from the start for each, this test would not end in sight.
+    #[test]
+    fn a_long_frame_may_come_byte_by_byte() {
+        let length = 1 << 18;
+        let body = "x".repeat(length);
+        for head in [format!("SEND\ncontent-length:{length}\n\n"), "SEND\n\n".to_owned()] {
+            let mut decoder = Decoder::new(Limits { body: length, ..LIMITS });
+            for byte in format!("{head}{body}").into_bytes() {
+                decoder.push(Bytes::from(vec![byte]));
+                assert_eq!(decoder.next(), Ok(None));
+            }
+            decoder.push(Bytes::from_static(b"\0"));
             assert_eq!(next_frame(&mut decoder).body, body);
         }
     }

@@ -24,8 +24,15 @@ pub(super) struct Rules {
     /// Deliveries of one message; 0 is no limit.
     pub(super) max_deliveries: u32,
     overflow: Overflow,
-    max_length: (usize, &'static str),
-    max_bytes: (usize, &'static str),
+    max_length: Bound,
+    max_bytes: Bound,
+}
+
+/// A limit, and the setting that says so.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    max: usize,
+    setting: &'static str,
 }
 
 /// How much a queue holds.
@@ -50,8 +57,8 @@ impl Rules {
             copies: false,
             max_deliveries: settings.max_deliveries,
             overflow: settings.overflow,
-            max_length: (settings.max_queue_length, "broker.memory.max_queue_length"),
-            max_bytes: (settings.max_queue_bytes, "broker.memory.max_queue_bytes"),
+            max_length: Bound { max: settings.max_queue_length, setting: "broker.memory.max_queue_length" },
+            max_bytes: Bound { max: settings.max_queue_bytes, setting: "broker.memory.max_queue_bytes" },
         }
     }
 
@@ -63,8 +70,8 @@ impl Rules {
             copies: true,
             max_deliveries: settings.max_deliveries,
             overflow: Overflow::DropOldest,
-            max_length: (settings.max_topic_queue_length, "broker.memory.max_topic_queue_length"),
-            max_bytes: (settings.max_topic_queue_bytes, "broker.memory.max_topic_queue_bytes"),
+            max_length: Bound { max: settings.max_topic_queue_length, setting: "broker.memory.max_topic_queue_length" },
+            max_bytes: Bound { max: settings.max_topic_queue_bytes, setting: "broker.memory.max_topic_queue_bytes" },
         }
     }
 
@@ -75,26 +82,37 @@ impl Rules {
 
     /// Whether messages of these costs fit, by themselves or by dropping older ones.
     pub(super) fn admit(&self, depth: &Depth, costs: &[usize]) -> Result<(), BrokerError> {
-        match self.overflow {
-            Overflow::Reject => self.fit(depth, costs.len(), costs.iter().sum()),
-            // Each of them can push out all that waits, but nothing that is handed out.
-            Overflow::DropOldest => {
-                let emptied = Depth { ready: 0, ready_bytes: 0, ..*depth };
-                costs.iter().try_for_each(|cost| self.fit(&emptied, 1, *cost))
-            }
+        if !self.drops_oldest() {
+            return self.check(depth, costs.len(), costs.iter().sum());
         }
+        // Each of them can push out all that waits, but nothing that is handed out.
+        let emptied = Depth { ready: 0, ready_bytes: 0, ..*depth };
+        costs.iter().try_for_each(|cost| self.check(&emptied, 1, *cost))
     }
 
-    /// Whether so many messages and bytes fit as things are.
-    pub(super) fn fit(&self, depth: &Depth, messages: usize, bytes: usize) -> Result<(), BrokerError> {
-        let within = |used: usize, (max, setting): (usize, &str), unit: &str| {
-            if used <= max {
-                return Ok(());
-            }
-            let label = &self.label;
-            Err(BrokerError::Rejected(format!("{label} is full: it holds {max} {unit} at most (setting {setting})")))
-        };
-        within(depth.ready + depth.held + messages, self.max_length, "messages")?;
-        within(depth.ready_bytes + depth.held_bytes + bytes, self.max_bytes, "bytes")
+    /// Whether one more message fits as things are.
+    pub(super) fn fits(&self, depth: &Depth, cost: usize) -> bool {
+        self.exceeded(depth, 1, cost).is_none()
+    }
+
+    /// Whether older messages make room for new ones.
+    pub(super) fn drops_oldest(&self) -> bool {
+        self.overflow == Overflow::DropOldest
+    }
+
+    fn check(&self, depth: &Depth, messages: usize, bytes: usize) -> Result<(), BrokerError> {
+        let Some((bound, unit)) = self.exceeded(depth, messages, bytes) else { return Ok(()) };
+        let (label, Bound { max, setting }) = (&self.label, bound);
+        Err(BrokerError::Rejected(format!("{label} is full: it holds {max} {unit} at most (setting {setting})")))
+    }
+
+    fn exceeded(&self, depth: &Depth, messages: usize, bytes: usize) -> Option<(Bound, &'static str)> {
+        let length = depth.ready + depth.held + messages;
+        let bytes = depth.ready_bytes + depth.held_bytes + bytes;
+        if length > self.max_length.max {
+            Some((self.max_length, "messages"))
+        } else {
+            (bytes > self.max_bytes.max).then_some((self.max_bytes, "bytes"))
+        }
     }
 }

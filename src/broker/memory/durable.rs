@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::queue::Queue;
 use crate::broker::BrokerError;
-use crate::message::{DurableName, Pattern, Text};
+use crate::message::{DurableName, Pattern};
 
 /// All durable subscriptions.
 #[derive(Debug)]
@@ -51,10 +51,7 @@ impl Durables {
     }
 
     /// Adds one.
-    pub(super) fn insert(&mut self, name: &DurableName, durable: Durable) {
-        // A copy: the name came in a read buffer, and this outlives it.
-        let own = |text: &Text| Text::from(&**text);
-        let name = DurableName { user: own(&name.user), client: own(&name.client), name: own(&name.name) };
+    pub(super) fn insert(&mut self, name: DurableName, durable: Durable) {
         self.known.insert(name, durable);
     }
 

@@ -19,17 +19,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
-use super::depth::{Rules, cost};
+use super::depth::Rules;
 use super::durable::Durables;
 use super::effects::{Counters, Dead, Effects, Ledger};
 use super::listeners::{Listener, Listeners};
-use super::queue::{Admission, Queue};
+use super::queue::Queue;
 use super::queues::Queues;
 use super::retained::Retained;
 use super::settings::{ConnectError, Settings};
 use super::{lock, read, write};
-use crate::broker::{BrokerError, Transaction};
-use crate::message::{DeliveryId, Destination, Message, Outcome, Settlement, Text};
+use crate::broker::BrokerError;
+use crate::message::{DeliveryId, Destination, Message, Settlement, Text};
 
 /// What the links of one broker share.
 pub(super) struct Exchange {
@@ -38,7 +38,7 @@ pub(super) struct Exchange {
     pub(super) retained: Mutex<Retained>,
     pub(super) listeners: Listeners,
     pub(super) queues: Queues,
-    gate: RwLock<()>,
+    pub(super) gate: RwLock<()>,
     closed: AtomicBool,
     replies: RwLock<HashMap<Text, Arc<Queue>>>,
     /// The queue that each dedicated subscription reads.
@@ -84,124 +84,6 @@ impl Exchange {
         self.ledger.counters()
     }
 
-    // --- publishing ---
-
-    /// Publishes one message.
-    pub(super) fn publish(&self, message: Message) -> Result<Outcome, BrokerError> {
-        let mut effects = Effects::default();
-        let outcome = self.publish_with(message, &mut effects);
-        self.apply(effects);
-        outcome
-    }
-
-    fn publish_with(&self, message: Message, effects: &mut Effects) -> Result<Outcome, BrokerError> {
-        check_destination(&message)?;
-        self.check_open()?;
-        match &message.destination {
-            Destination::Queue(_) => {
-                let _gate = self.enter()?;
-                self.enqueue(message, Admission::Check, effects)
-            }
-            Destination::Topic(_) if message.options.retain => {
-                let _gate = self.enter()?;
-                let mut retained = lock(&self.retained);
-                retained.admit([&message].into_iter())?;
-                Ok(self.retain(message, &mut retained, effects))
-            }
-            // Nothing here can be refused, so that a commit need not be waited for.
-            _ => Ok(self.fan_out(message, effects)),
-        }
-    }
-
-    /// Publishes all messages or none, then settles.
-    pub(super) fn commit(&self, transaction: Transaction) -> Result<Outcome, BrokerError> {
-        let mut effects = Effects::default();
-        let outcome = self.commit_with(transaction, &mut effects);
-        self.apply(effects);
-        outcome
-    }
-
-    fn commit_with(&self, transaction: Transaction, effects: &mut Effects) -> Result<Outcome, BrokerError> {
-        let _gate = write(&self.gate);
-        self.check_open()?;
-        self.check_transaction(&transaction, effects)?;
-        let mut outcome = Outcome::DONE;
-        for message in transaction.messages {
-            outcome.routed &= match &message.destination {
-                Destination::Queue(_) => self.enqueue(message, Admission::Checked, effects)?,
-                Destination::Topic(_) if message.options.retain => {
-                    self.retain(message, &mut lock(&self.retained), effects)
-                }
-                _ => self.fan_out(message, effects),
-            }
-            .routed;
-        }
-        for (deliveries, settlement) in &transaction.settlements {
-            outcome.settled &= self.settle_with(deliveries, *settlement, effects);
-        }
-        Ok(outcome)
-    }
-
-    fn check_transaction(&self, transaction: &Transaction, effects: &mut Effects) -> Result<(), BrokerError> {
-        let mut settled = transaction.settlements.iter().flat_map(|(deliveries, _)| deliveries);
-        if !settled.all(|id| self.queue_of(*id).is_some_and(|queue| queue.holds(*id))) {
-            return Err(BrokerError::DeliveryLost);
-        }
-        transaction.messages.iter().try_for_each(check_destination)?;
-        lock(&self.retained).admit(transaction.messages.iter())?;
-        let mut costs: HashMap<&Text, Vec<usize>> = HashMap::new();
-        for message in &transaction.messages {
-            if let Destination::Queue(name) = &message.destination {
-                costs.entry(name).or_default().push(cost(message));
-            }
-        }
-        self.queues.admit(&costs, effects)
-    }
-
-    fn enqueue(
-        &self,
-        mut message: Message,
-        admission: Admission,
-        effects: &mut Effects,
-    ) -> Result<Outcome, BrokerError> {
-        message.detach();
-        let message = Arc::new(message);
-        let Destination::Queue(name) = &message.destination else { return Ok(Outcome::UNROUTED) };
-        self.queues.with(name, |queue| queue.push(&message, admission, effects)).map(|_| Outcome::DONE)
-    }
-
-    fn retain(&self, mut message: Message, retained: &mut Retained, effects: &mut Effects) -> Outcome {
-        message.detach();
-        let message = Arc::new(message);
-        retained.keep(&message);
-        deliver(&message, &self.listeners_to(&message.destination), effects);
-        Outcome::DONE
-    }
-
-    /// Gives everybody who listens a copy.
-    fn fan_out(&self, mut message: Message, effects: &mut Effects) -> Outcome {
-        let listeners = self.listeners_to(&message.destination);
-        if listeners.is_empty() {
-            return Outcome::UNROUTED;
-        }
-        if listeners.iter().any(|listener| matches!(listener, Listener::Queue(_))) {
-            message.detach();
-        }
-        deliver(&Arc::new(message), &listeners, effects);
-        Outcome::DONE
-    }
-
-    fn listeners_to(&self, destination: &Destination) -> Vec<Listener> {
-        match destination {
-            Destination::Topic(name) => self.listeners.of_topic(name),
-            Destination::User { user: Some(user), name } => self.listeners.of_user(user, name),
-            Destination::ReplyQueue(token) => {
-                read(&self.replies).get(token).cloned().map(Listener::Queue).into_iter().collect()
-            }
-            _ => Vec::new(),
-        }
-    }
-
     // --- settling, and what follows ---
 
     /// Settles deliveries; whether all were there.
@@ -212,7 +94,8 @@ impl Exchange {
         all
     }
 
-    fn settle_with(&self, deliveries: &[DeliveryId], settlement: Settlement, effects: &mut Effects) -> bool {
+    /// The same, with locks that are not free yet.
+    pub(super) fn settle_with(&self, deliveries: &[DeliveryId], settlement: Settlement, effects: &mut Effects) -> bool {
         let mut all = true;
         for run in deliveries.chunk_by(|one, next| one.consumer == next.consumer) {
             all &= self.queue_of(run[0]).is_some_and(|queue| queue.settle(run, settlement, effects));
@@ -220,7 +103,8 @@ impl Exchange {
         all
     }
 
-    fn queue_of(&self, delivery: DeliveryId) -> Option<Arc<Queue>> {
+    /// Where a delivery came from.
+    pub(super) fn queue_of(&self, delivery: DeliveryId) -> Option<Arc<Queue>> {
         read(&self.consumers).get(&delivery.consumer).cloned()
     }
 
@@ -263,6 +147,11 @@ impl Exchange {
         write(&self.replies).insert(token, Arc::clone(queue));
     }
 
+    /// Where the answers to this address wait, if it is one.
+    pub(super) fn reply_queue(&self, token: &Text) -> Option<Arc<Queue>> {
+        read(&self.replies).get(token).cloned()
+    }
+
     /// Forgets a reply address.
     pub(super) fn close_reply(&self, token: &Text) {
         write(&self.replies).remove(token);
@@ -283,7 +172,10 @@ impl Exchange {
     /// Passes calls on that were not answered, and frees what expired in `/queue/…`.
     pub(super) fn tick(&self) {
         for (name, queue) in self.queues.all() {
-            self.tick_queue(&queue);
+            let mut effects = Effects::default();
+            queue.free_expired(&mut effects);
+            queue.tick(&mut effects);
+            self.apply(effects);
             self.queues.prune(&name, &queue);
         }
     }
@@ -294,14 +186,10 @@ impl Exchange {
         let durables = lock(&self.durables).queues();
         let consumers: Vec<_> = read(&self.consumers).values().cloned().collect();
         for queue in durables.iter().chain(&consumers) {
-            self.tick_queue(queue);
+            let mut effects = Effects::default();
+            queue.free_expired(&mut effects);
+            self.apply(effects);
         }
-    }
-
-    fn tick_queue(&self, queue: &Queue) {
-        let mut effects = Effects::default();
-        queue.tick(&mut effects);
-        self.apply(effects);
     }
 
     /// Whether nothing is taken any more.
@@ -335,42 +223,8 @@ impl Exchange {
         self.listeners.take_all()
     }
 
-    fn check_open(&self) -> Result<(), BrokerError> {
+    /// Refuses what comes too late.
+    pub(super) fn check_open(&self) -> Result<(), BrokerError> {
         if self.is_closed() { Err(BrokerError::Unavailable) } else { Ok(()) }
-    }
-}
-
-fn deliver(message: &Arc<Message>, listeners: &[Listener], effects: &mut Effects) {
-    for listener in listeners {
-        match listener {
-            Listener::Subscriber(subscriber) => subscriber.deliver(message),
-            // Queues of copies refuse nothing; one that ended meanwhile has nobody to miss the message.
-            Listener::Queue(queue) => _ = queue.push(message, Admission::Check, effects),
-        }
-    }
-}
-
-/// Whether a message goes where an in-memory broker can bring it.
-fn check_destination(message: &Message) -> Result<(), BrokerError> {
-    let unsupported = |what: String, why: &str| Err(BrokerError::Unsupported { what, why: why.to_owned() });
-    match &message.destination {
-        Destination::Topic(name) | Destination::User { user: Some(_), name } if !name.is_literal() => {
-            unsupported(format!("a message to the pattern {name} is"), "a SEND names one destination")
-        }
-        Destination::Topic(_)
-        | Destination::Queue(_)
-        | Destination::ReplyQueue(_)
-        | Destination::User { user: Some(_), .. } => Ok(()),
-        Destination::User { user: None, .. } => {
-            unsupported(message.destination.to_string(), "a SEND names the user: /user/{name}/queue/…")
-        }
-        Destination::Exchange { .. } => unsupported("/exchange".to_owned(), super::USE_TOPIC),
-        Destination::ExistingQueue(_) => unsupported("/amq/queue".to_owned(), super::USE_QUEUE),
-        Destination::TemporaryQueue(_) => {
-            unsupported("a message to /temp-queue".to_owned(), "send to the reply-to that came with the request")
-        }
-        Destination::Application(_) => {
-            unsupported(message.destination.to_string(), "it belongs to the interceptor chain, not to the broker")
-        }
     }
 }

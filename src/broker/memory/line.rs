@@ -65,9 +65,9 @@ impl Line {
     }
 
     /// Takes a reader out. If it was called, the caller calls another: see [`Line::call`].
-    pub(super) fn leave(&mut self, reader: u64) -> Option<Waker> {
+    pub(super) fn leave(&mut self, reader: u64) {
         self.vacate(reader);
-        self.members.remove(&reader).and_then(|member| member.waker)
+        self.members.remove(&reader);
     }
 
     /// A reader polls while `ready` messages are there.

@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 
 use super::queue::Queue;
 use super::topics::TopicIndex;
-use super::{read, write};
+use super::{own, read, write};
 use crate::broker::{SharedSource, Subscriber};
 use crate::message::{Pattern, Text};
 
@@ -35,7 +35,7 @@ impl Listeners {
         match source {
             SharedSource::Topic(pattern) => index.topics.insert(pattern, key, listener),
             SharedSource::User { user, name } => {
-                index.users.entry(Text::from(&**user)).or_default().insert(name, key, listener);
+                index.users.entry(own(user)).or_default().insert(name, key, listener);
             }
         }
     }

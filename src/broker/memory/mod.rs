@@ -17,8 +17,10 @@ mod effects;
 mod exchange;
 mod line;
 mod listeners;
+mod publish;
 mod queue;
 mod queues;
+mod readers;
 mod retained;
 mod settings;
 mod shelf;
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
 
 pub use effects::Counters;
 pub use settings::{ConnectError, Overflow, Settings};
@@ -38,7 +41,7 @@ use crate::broker::{
     Broker, BrokerError, Capabilities, Confirmation, Identity, Link, LinkState, Permit, Shared, SharedSource,
     Subscribe, Subscriber, Subscription, Transaction,
 };
-use crate::message::{DeliveryId, DurableName, Message, Outcome, Settlement};
+use crate::message::{DeliveryId, DurableName, Message, Outcome, Settlement, Text};
 use exchange::Exchange;
 use subscription::{Reader, SharedGuard};
 
@@ -81,7 +84,9 @@ impl Memory {
 
 /// Ends with the broker.
 async fn keep_time(exchange: Weak<Exchange>) {
-    let mut ticks = tokio::time::interval(TICK);
+    let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
+    // A late tick is no reason to hurry: the next ones would find that nobody came since the last.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for count in 1_u32.. {
         ticks.tick().await;
         let Some(exchange) = exchange.upgrade().filter(|exchange| !exchange.is_closed()) else { return };
@@ -131,7 +136,7 @@ impl Link for MemoryLink {
         source: SharedSource,
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<Box<dyn Shared>, BrokerError> {
-        Ok(Box::new(SharedGuard::open(&self.0, source, subscriber)?))
+        Ok(Box::new(SharedGuard::open(&self.0, &source, subscriber)?))
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Box<dyn Subscription>, BrokerError> {
@@ -151,6 +156,11 @@ impl Link for MemoryLink {
         let _gate = self.0.enter()?;
         subscription::delete_durable(&self.0, name)
     }
+}
+
+/// A copy in memory of its own: names come as slices of read buffers, which nothing that is kept may keep.
+fn own(text: &Text) -> Text {
+    Text::from(&**text)
 }
 
 /// Locks, whatever happened to others who held it: no section leaves anything half done on a panic.

@@ -1,25 +1,19 @@
-//! A queue: messages in order, the readers that compete for them, and what these hold unsettled.
+//! A queue: messages in order, and the readers that compete for them.
 //!
-//! Every method locks the queue for a short while and returns [`Effects`] to apply once the lock is free, so that no
+//! Every method locks the queue for a short while and leaves [`Effects`] to apply once the lock is free, so that no
 //! waker and no other queue is ever touched under it.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
-use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::depth::{Depth, Rules, cost};
 use super::effects::{Dead, Effects, Ledger, Reason};
 use super::line::{Line, Step};
 use super::lock;
+use super::readers::Readers;
 use super::shelf::{Shelf, Stored};
 use crate::broker::{BrokerError, Event};
 use crate::message::{Delivery, DeliveryId, Message, Settlement};
-
-/// A queue that is scanned for expired messages rests for at least so long before it is scanned again.
-const SWEEP_REST: Duration = Duration::from_secs(1);
 
 /// A queue, shared by its publishers and readers.
 #[derive(Debug)]
@@ -49,17 +43,14 @@ pub(super) enum Admission {
 
 #[derive(Debug, Default)]
 struct State {
-    shelf: Shelf,
-    depth: Depth,
-    line: Line,
-    readers: HashMap<u64, Reader>,
     phase: Phase,
+    shelf: Shelf,
+    readers: Readers,
+    line: Line,
     /// The next message handed out follows one that was dropped.
     gap_at_head: bool,
     /// The next message stored follows one that was dropped.
     gap_at_tail: bool,
-    /// When something may have expired.
-    sweep_at: Option<Instant>,
     taken: u64,
     taken_at_tick: u64,
 }
@@ -68,20 +59,12 @@ struct State {
 enum Phase {
     #[default]
     Open,
-    /// Nothing comes back to it: its subscription ended, or it was deleted.
+    /// Nothing comes in or back: its subscription ended, or it was deleted.
     Discarding,
     /// Removed from the map of queues.
     Gone,
     /// The broker is closed.
     Ended,
-}
-
-#[derive(Debug)]
-struct Reader {
-    credit: usize,
-    listening: bool,
-    next_tag: u64,
-    held: BTreeMap<u64, Stored>,
 }
 
 impl Queue {
@@ -103,52 +86,48 @@ impl Queue {
         }
         let cost = cost(message);
         match self.make_room(&mut state, cost, admission, effects) {
-            Ok(()) => {}
+            Ok(()) => {
+                let gap = std::mem::take(&mut state.gap_at_tail);
+                state.shelf.append(Arc::clone(message), cost, gap);
+                state.call(effects);
+                Ok(())
+            }
             Err(_) if self.rules.copies => {
                 state.gap_at_tail = true;
                 effects.dead.push(self.dead(Arc::clone(message), Reason::MaxLength));
-                return Ok(());
+                Ok(())
             }
-            Err(error) => return Err(Refused::Because(error)),
+            Err(error) => Err(Refused::Because(error)),
         }
-        let expires = message.options.expiration.and_then(|after| Instant::now().checked_add(after));
-        state.expect_expiry(expires);
-        let gap = std::mem::take(&mut state.gap_at_tail);
-        state.shelf.append(Arc::clone(message), cost, expires, gap);
-        state.depth.ready += 1;
-        state.depth.ready_bytes += cost;
-        state.call(effects);
-        Ok(())
     }
 
     /// How much it holds, once what is expired is gone.
     pub(super) fn depth(&self, effects: &mut Effects) -> Depth {
         let mut state = self.lock();
-        self.sweep_if_due(&mut state, effects);
-        state.depth
+        self.sweep(&mut state, effects);
+        state.depth()
     }
 
     /// Lets a reader join, which holds `prefetch` messages at most.
-    pub(super) fn attach(&self, reader: u64, prefetch: u16) -> Result<(), Refused> {
+    pub(super) fn join(&self, reader: u64, prefetch: u16) -> Result<(), Refused> {
         let mut state = self.open()?;
         state.line.join(reader);
-        let credit = usize::from(prefetch.max(1));
-        state.readers.insert(reader, Reader { credit, listening: true, next_tag: 1, held: BTreeMap::new() });
+        state.readers.join(reader, prefetch);
         Ok(())
     }
 
-    /// A reader asks for its next message.
+    /// A reader asks for its next message. One that is dismissed waits for ever.
     pub(super) fn poll(&self, reader: u64, context: &mut Context<'_>, effects: &mut Effects) -> Poll<Event> {
         let mut state = self.lock();
         if state.phase == Phase::Ended {
             return Poll::Ready(Event::Ended(BrokerError::Unavailable));
         }
-        let Some(known) = state.readers.get(&reader).filter(|known| known.listening) else { return Poll::Pending };
-        let has_credit = known.held.len() < known.credit;
-        self.drop_expired_head(&mut state, effects);
-        let ready = state.depth.ready;
-        let step = state.line.poll(reader, ready, has_credit, context.waker());
-        let delivery = match step {
+        let Some(has_credit) = state.readers.has_credit(reader) else { return Poll::Pending };
+        while let Some(expired) = state.shelf.take_expired_first() {
+            self.bury(expired, Reason::Expired, effects);
+        }
+        let ready = state.shelf.length();
+        let delivery = match state.line.poll(reader, ready, has_credit, context.waker()) {
             Step::Take => self.hand_out(&mut state, reader),
             Step::Wait => None,
             Step::Back => {
@@ -165,13 +144,11 @@ impl Queue {
         let mut state = self.lock();
         let mut all = true;
         for id in ids {
-            let held = state.readers.get_mut(&id.consumer).and_then(|reader| reader.held.remove(&id.tag));
-            let Some(stored) = held else {
+            let Some(stored) = state.readers.release(*id) else {
                 all = false;
                 continue;
             };
             state.line.readmit(id.consumer);
-            state.release_hold(&stored);
             match settlement {
                 Settlement::Accept => self.ledger.release(stored.cost),
                 Settlement::Requeue => self.give_back(&mut state, stored, effects),
@@ -184,31 +161,28 @@ impl Queue {
 
     /// Whether this delivery is unsettled.
     pub(super) fn holds(&self, id: DeliveryId) -> bool {
-        self.lock().readers.get(&id.consumer).is_some_and(|reader| reader.held.contains_key(&id.tag))
+        self.lock().readers.holds(id)
     }
 
     /// Hands nothing more to this reader.
     pub(super) fn dismiss(&self, reader: u64, effects: &mut Effects) {
         let mut state = self.lock();
-        if let Some(known) = state.readers.get_mut(&reader) {
-            known.listening = false;
-        }
-        effects.wakers.extend(state.line.leave(reader));
+        state.readers.dismiss(reader);
+        state.line.leave(reader);
         state.call(effects);
     }
 
     /// Takes a reader out and puts back what it holds.
-    pub(super) fn detach(&self, reader: u64, effects: &mut Effects) {
+    pub(super) fn leave(&self, reader: u64, effects: &mut Effects) {
         let mut state = self.lock();
         state.line.leave(reader);
-        for stored in state.readers.remove(&reader).into_iter().flat_map(|reader| reader.held.into_values()) {
-            state.release_hold(&stored);
+        for stored in state.readers.leave(reader) {
             self.give_back(&mut state, stored, effects);
         }
         state.call(effects);
     }
 
-    /// Forgets what waits, and whatever would come back later.
+    /// Forgets what waits, and whatever would come later.
     pub(super) fn discard(&self) {
         let mut state = self.lock();
         state.phase = Phase::Discarding;
@@ -223,6 +197,11 @@ impl Queue {
         state.line.dismiss(&mut effects.wakers);
     }
 
+    /// Whether it could be removed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().is_idle()
+    }
+
     /// Marks it as removed if it holds nothing and nobody reads it. Called with the map of queues locked.
     pub(super) fn retire(&self) -> bool {
         let mut state = self.lock();
@@ -233,16 +212,15 @@ impl Queue {
         idle
     }
 
-    /// Whether it could be removed.
-    pub(super) fn is_idle(&self) -> bool {
-        self.lock().is_idle()
+    /// Drops what is expired.
+    pub(super) fn free_expired(&self, effects: &mut Effects) {
+        self.sweep(&mut self.lock(), effects);
     }
 
-    /// Drops what is expired, and stops counting on readers that were called and have not come since the last tick.
+    /// Stops counting on readers that were called if none has come since the last tick.
     pub(super) fn tick(&self, effects: &mut Effects) {
         let mut state = self.lock();
-        self.sweep_if_due(&mut state, effects);
-        if state.depth.ready > 0 && state.taken == state.taken_at_tick && state.line.is_anybody_waiting() {
+        if state.shelf.length() > 0 && state.taken == state.taken_at_tick && state.line.is_anybody_waiting() {
             state.line.pass_over();
             state.call(effects);
         }
@@ -269,17 +247,18 @@ impl Queue {
         admission: Admission,
         effects: &mut Effects,
     ) -> Result<(), BrokerError> {
-        if self.rules.fit(&state.depth, 1, cost).is_err() {
-            self.sweep_if_due(state, effects);
+        if !self.rules.fits(&state.depth(), cost) {
+            self.sweep(state, effects);
         }
         if admission == Admission::Check {
-            self.rules.admit(&state.depth, &[cost])?;
+            self.rules.admit(&state.depth(), &[cost])?;
             self.ledger.take(cost)?;
         } else {
             self.ledger.take_checked(cost);
         }
-        while self.rules.fit(&state.depth, 1, cost).is_err()
-            && let Some(oldest) = state.take_oldest()
+        while self.rules.drops_oldest()
+            && !self.rules.fits(&state.depth(), cost)
+            && let Some(oldest) = state.shelf.take_oldest()
         {
             state.gap_at_head |= self.rules.copies;
             self.bury(oldest, Reason::MaxLength, effects);
@@ -288,29 +267,19 @@ impl Queue {
     }
 
     fn hand_out(&self, state: &mut State, reader: u64) -> Option<Delivery> {
-        let mut stored = state.take_first()?;
+        let mut stored = state.shelf.take_first()?;
         state.taken += 1;
-        let redelivered = stored.deliveries > 0;
-        stored.deliveries += 1;
-        let gap = std::mem::take(&mut state.gap_at_head) | std::mem::take(&mut stored.gap);
         let message = Arc::clone(&stored.message);
-        let id = self.hold(state, reader, stored);
-        Some(Delivery { message, id, redelivered, gap })
-    }
-
-    /// Keeps a delivery until it is settled, if that is what this queue does.
-    fn hold(&self, state: &mut State, consumer: u64, stored: Stored) -> Option<DeliveryId> {
-        let reader = state.readers.get_mut(&consumer).filter(|_| self.rules.settled);
-        let Some(reader) = reader else {
+        let redelivered = stored.deliveries > 0;
+        let gap = std::mem::take(&mut state.gap_at_head) | std::mem::take(&mut stored.gap);
+        stored.deliveries += 1;
+        let id = if self.rules.settled {
+            state.readers.hold(reader, stored)
+        } else {
             self.ledger.release(stored.cost);
-            return None;
+            None
         };
-        let tag = reader.next_tag;
-        reader.next_tag += 1;
-        state.depth.held += 1;
-        state.depth.held_bytes += stored.cost;
-        reader.held.insert(tag, stored);
-        Some(DeliveryId { consumer, tag })
+        Some(Delivery { message, id, redelivered, gap })
     }
 
     /// Puts a message back where it was.
@@ -320,34 +289,14 @@ impl Queue {
         } else if self.rules.max_deliveries > 0 && stored.deliveries >= self.rules.max_deliveries {
             self.bury(stored, Reason::DeliveryLimit, effects);
         } else {
-            state.expect_expiry(stored.expires);
-            state.depth.ready += 1;
-            state.depth.ready_bytes += stored.cost;
             state.shelf.restore(stored);
         }
     }
 
-    fn drop_expired_head(&self, state: &mut State, effects: &mut Effects) {
-        while state.shelf.first().is_some_and(|first| first.expires.is_some_and(|at| at <= Instant::now())) {
-            if let Some(expired) = state.take_first() {
-                self.bury(expired, Reason::Expired, effects);
-            }
+    fn sweep(&self, state: &mut State, effects: &mut Effects) {
+        for expired in state.shelf.sweep() {
+            self.bury(expired, Reason::Expired, effects);
         }
-    }
-
-    fn sweep_if_due(&self, state: &mut State, effects: &mut Effects) {
-        let Some(due) = state.sweep_at else { return };
-        let now = Instant::now();
-        if due > now {
-            return;
-        }
-        let expired = state.shelf.remove_expired(now);
-        for stored in expired {
-            state.depth.ready -= 1;
-            state.depth.ready_bytes -= stored.cost;
-            self.bury(stored, Reason::Expired, effects);
-        }
-        state.sweep_at = state.shelf.next_expiry().map(|next| next.max(now + SWEEP_REST));
     }
 
     fn bury(&self, stored: Stored, reason: Reason, effects: &mut Effects) {
@@ -362,7 +311,7 @@ impl Queue {
     }
 
     fn clear(&self, state: &mut State) {
-        while let Some(stored) = state.take_first() {
+        while let Some(stored) = state.shelf.take_first() {
             self.ledger.release(stored.cost);
         }
     }
@@ -371,43 +320,231 @@ impl Queue {
 impl Drop for Queue {
     /// Gives the common budget back what a queue holds that is simply let go.
     fn drop(&mut self) {
-        let depth = self.lock().depth;
+        let depth = self.lock().depth();
         self.ledger.release(depth.ready_bytes + depth.held_bytes);
     }
 }
 
 impl State {
     fn call(&mut self, effects: &mut Effects) {
-        self.line.call(self.depth.ready, &mut effects.wakers);
+        self.line.call(self.shelf.length(), &mut effects.wakers);
     }
 
-    fn take_first(&mut self) -> Option<Stored> {
-        let stored = self.shelf.take_first()?;
-        self.depth.ready -= 1;
-        self.depth.ready_bytes -= stored.cost;
-        Some(stored)
-    }
-
-    fn take_oldest(&mut self) -> Option<Stored> {
-        let stored = self.shelf.take_oldest()?;
-        self.depth.ready -= 1;
-        self.depth.ready_bytes -= stored.cost;
-        Some(stored)
-    }
-
-    fn release_hold(&mut self, stored: &Stored) {
-        self.depth.held -= 1;
-        self.depth.held_bytes -= stored.cost;
-    }
-
-    fn expect_expiry(&mut self, expires: Option<Instant>) {
-        self.sweep_at = match (self.sweep_at, expires) {
-            (Some(known), Some(new)) => Some(known.min(new)),
-            (known, new) => known.or(new),
-        };
+    fn depth(&self) -> Depth {
+        Depth {
+            ready: self.shelf.length(),
+            ready_bytes: self.shelf.bytes(),
+            held: self.readers.held(),
+            held_bytes: self.readers.held_bytes(),
+        }
     }
 
     fn is_idle(&self) -> bool {
-        self.phase == Phase::Open && self.depth.ready == 0 && self.readers.is_empty()
+        self.phase == Phase::Open && self.shelf.length() == 0 && self.readers.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::task::{Wake, Waker};
+
+    use proptest::prelude::*;
+
+    use super::super::settings::Settings;
+    use super::*;
+    use crate::message::{Destination, Headers, PublishOptions};
+
+    /// What may happen to a queue.
+    #[derive(Clone, Debug)]
+    enum Operation {
+        Push { priority: u8 },
+        Join { prefetch: u16 },
+        Poll { reader: usize },
+        Settle { delivery: usize, settlement: Settlement },
+        Leave { reader: usize },
+        Tick,
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        let settlement = prop::sample::select(vec![Settlement::Accept, Settlement::Requeue, Settlement::Reject]);
+        prop_oneof![
+            5 => (0..3_u8).prop_map(|priority| Operation::Push { priority }),
+            1 => (1..4_u16).prop_map(|prefetch| Operation::Join { prefetch }),
+            8 => any::<usize>().prop_map(|reader| Operation::Poll { reader }),
+            4 => (any::<usize>(), settlement).prop_map(|(delivery, settlement)| Operation::Settle { delivery, settlement }),
+            1 => any::<usize>().prop_map(|reader| Operation::Leave { reader }),
+            1 => Just(Operation::Tick),
+        ]
+    }
+
+    /// A task that remembers whether it was woken.
+    #[derive(Default)]
+    struct Task(AtomicBool);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A queue as a list, and what is expected of the real one.
+    struct Model {
+        queue: Queue,
+        /// What waits: higher priorities first, then older ones; and whether each was handed out before.
+        ready: BTreeMap<(u8, u64), bool>,
+        held: Vec<(DeliveryId, (u8, u64))>,
+        readers: Vec<ModelReader>,
+        next: u64,
+        rejected: usize,
+        dead: usize,
+    }
+
+    struct ModelReader {
+        key: u64,
+        prefetch: usize,
+        task: Arc<Task>,
+        /// It polled and got nothing.
+        waits: bool,
+    }
+
+    impl Model {
+        fn new() -> Self {
+            let rules = Rules::queue("q".into(), &Settings::default());
+            let queue = Queue::new(rules, Arc::new(Ledger::new(usize::MAX)));
+            let (ready, held, readers) = (BTreeMap::new(), Vec::new(), Vec::new());
+            Model { queue, ready, held, readers, next: 0, rejected: 0, dead: 0 }
+        }
+
+        fn apply(&mut self, effects: Effects) {
+            effects.wakers.into_iter().for_each(Waker::wake);
+            self.dead += effects.dead.len();
+        }
+
+        fn run(&mut self, operation: &Operation) {
+            let mut effects = Effects::default();
+            match *operation {
+                Operation::Push { priority } => self.push(priority, &mut effects),
+                Operation::Join { prefetch } => self.join(prefetch),
+                Operation::Poll { reader } if !self.readers.is_empty() => self.poll(reader % self.readers.len()),
+                Operation::Settle { delivery, settlement } if !self.held.is_empty() => {
+                    self.settle(delivery % self.held.len(), settlement, &mut effects);
+                }
+                Operation::Leave { reader } if !self.readers.is_empty() => {
+                    self.leave(reader % self.readers.len(), &mut effects);
+                }
+                Operation::Tick => self.queue.tick(&mut effects),
+                _ => {}
+            }
+            self.apply(effects);
+            self.check();
+        }
+
+        fn push(&mut self, priority: u8, effects: &mut Effects) {
+            let key = (9 - priority, self.next);
+            self.next += 1;
+            let message = Message {
+                destination: Destination::Queue("q".into()),
+                headers: Headers::new(),
+                body: format!("{key:?}").into(),
+                options: PublishOptions { priority: Some(priority), ..PublishOptions::default() },
+            };
+            self.queue.push(&Arc::new(message), Admission::Check, effects).unwrap();
+            self.ready.insert(key, false);
+        }
+
+        fn join(&mut self, prefetch: u16) {
+            let key = self.next;
+            self.next += 1;
+            self.queue.join(key, prefetch).unwrap();
+            let prefetch = usize::from(prefetch);
+            self.readers.push(ModelReader { key, prefetch, task: Arc::default(), waits: false });
+        }
+
+        fn poll(&mut self, index: usize) {
+            let has_credit = self.has_credit(&self.readers[index]);
+            let mut answer = self.poll_once(index);
+            if answer.is_pending() && has_credit && !self.ready.is_empty() {
+                // It stepped back, and was told to come again.
+                assert!(self.readers[index].task.0.load(Ordering::Relaxed));
+                answer = self.poll_once(index);
+            }
+            self.readers[index].waits = answer.is_pending();
+            let Poll::Ready(Event::Delivery(delivery)) = answer else {
+                assert!(!has_credit || self.ready.is_empty());
+                return;
+            };
+            let (key, redelivered) = self.ready.pop_first().unwrap();
+            assert_eq!(delivery.message.body, format!("{key:?}"));
+            assert_eq!(delivery.redelivered, redelivered);
+            assert!(has_credit && !delivery.gap);
+            self.held.push((delivery.id.unwrap(), key));
+        }
+
+        fn has_credit(&self, reader: &ModelReader) -> bool {
+            self.held.iter().filter(|(id, _)| id.consumer == reader.key).count() < reader.prefetch
+        }
+
+        fn poll_once(&mut self, index: usize) -> Poll<Event> {
+            let reader = &self.readers[index];
+            reader.task.0.store(false, Ordering::Relaxed);
+            let waker = Waker::from(Arc::clone(&reader.task));
+            let mut effects = Effects::default();
+            let answer = self.queue.poll(reader.key, &mut Context::from_waker(&waker), &mut effects);
+            self.apply(effects);
+            answer
+        }
+
+        fn settle(&mut self, index: usize, settlement: Settlement, effects: &mut Effects) {
+            let (id, key) = self.held.remove(index);
+            assert!(self.queue.holds(id));
+            assert!(self.queue.settle(&[id], settlement, effects));
+            assert!(!self.queue.settle(&[id], settlement, effects));
+            match settlement {
+                Settlement::Accept => {}
+                Settlement::Requeue => _ = self.ready.insert(key, true),
+                Settlement::Reject => self.rejected += 1,
+            }
+        }
+
+        fn leave(&mut self, index: usize, effects: &mut Effects) {
+            let reader = self.readers.swap_remove(index).key;
+            self.queue.leave(reader, effects);
+            let (gone, stay) = self.held.drain(..).partition(|(id, _)| id.consumer == reader);
+            self.held = stay;
+            let gone: Vec<(DeliveryId, (u8, u64))> = gone;
+            self.ready.extend(gone.into_iter().map(|(_, key)| (key, true)));
+        }
+
+        /// The counts are right, nothing leaks, and nobody waits unwoken while there is something to take.
+        fn check(&self) {
+            let depth = self.queue.depth(&mut Effects::default());
+            assert_eq!((depth.ready, depth.held), (self.ready.len(), self.held.len()));
+            assert_eq!(self.queue.ledger.used(), depth.ready_bytes + depth.held_bytes);
+            assert_eq!(self.dead, self.rejected);
+            assert_eq!(self.queue.is_idle(), self.ready.is_empty() && self.readers.is_empty());
+            let waiting: Vec<_> =
+                self.readers.iter().filter(|reader| reader.waits && self.has_credit(reader)).collect();
+            let woken = waiting.iter().filter(|reader| reader.task.0.load(Ordering::Relaxed)).count();
+            assert!(woken >= waiting.len().min(self.ready.len()), "somebody sleeps while messages wait");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_queue_is_what_its_model_is(operations in prop::collection::vec(operation(), 1..200)) {
+            let mut model = Model::new();
+            for operation in &operations {
+                model.run(operation);
+            }
+            while !model.readers.is_empty() {
+                model.run(&Operation::Leave { reader: 0 });
+            }
+            model.run(&Operation::Join { prefetch: u16::MAX });
+            while !model.ready.is_empty() {
+                model.run(&Operation::Poll { reader: 0 });
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::depth::{Depth, Rules};
 use super::effects::{Effects, Ledger};
 use super::queue::{Queue, Refused};
 use super::settings::Settings;
-use super::{read, write};
+use super::{own, read, write};
 use crate::broker::BrokerError;
 use crate::message::Text;
 
@@ -92,7 +92,7 @@ impl Queues {
         if known.len() >= self.settings.max_queues {
             return Err(self.too_many());
         }
-        let name = Text::from(&**name); // a copy: the name may be a slice of a read buffer
+        let name = own(name);
         let rules = Rules::queue(name.clone(), &self.settings);
         let queue = Arc::new(Queue::new(rules, Arc::clone(&self.ledger)));
         known.insert(name, Arc::clone(&queue));

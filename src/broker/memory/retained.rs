@@ -33,7 +33,7 @@ impl Retained {
     }
 
     /// Whether those of `messages` that are to be retained fit, one after the other.
-    pub(super) fn admit<'a>(&mut self, messages: impl Iterator<Item = &'a Message>) -> Result<(), BrokerError> {
+    pub(super) fn admit<'a>(&self, messages: impl Iterator<Item = &'a Message>) -> Result<(), BrokerError> {
         let mut changes: HashMap<&str, Option<usize>> = HashMap::new();
         let (mut count, mut bytes) = (self.kept.len(), self.bytes);
         for message in messages.filter(|message| message.options.retain) {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::message::{Destination, Separators, Usage};
+use crate::settings::Faults;
 
 /// The settings of the in-memory broker.
 ///
@@ -28,6 +29,8 @@ pub struct Settings {
     pub max_topic_queue_length: usize,
     /// How many bytes wait for it.
     pub max_topic_queue_bytes: usize,
+    /// How many levels a topic pattern with wildcards has.
+    pub max_topic_levels: usize,
     /// How many durable subscriptions there may be.
     pub max_durable: usize,
     /// How many topics keep a retained message.
@@ -49,6 +52,7 @@ impl Default for Settings {
             max_deliveries: 0,
             max_topic_queue_length: 10_000,
             max_topic_queue_bytes: 16 * MIB,
+            max_topic_levels: 128,
             max_durable: 1_000,
             max_retained: 10_000,
             max_retained_bytes: 64 * MIB,
@@ -81,6 +85,24 @@ pub enum ConnectError {
 }
 
 impl Settings {
+    /// What types alone cannot say.
+    pub fn check(&self) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        for (key, number) in [
+            ("broker.memory.max_queue_length", self.max_queue_length),
+            ("broker.memory.max_queue_bytes", self.max_queue_bytes),
+            ("broker.memory.max_bytes", self.max_bytes),
+            ("broker.memory.max_topic_queue_length", self.max_topic_queue_length),
+            ("broker.memory.max_topic_queue_bytes", self.max_topic_queue_bytes),
+        ] {
+            faults.demand(number >= 1, key, "must be at least 1");
+        }
+        if let Err(ConnectError::DeadLetter { value, why }) = self.dead_letter() {
+            faults.add("broker.memory.dead_letter", format!("is {value:?}; {why}"));
+        }
+        faults.into_result()
+    }
+
     /// The dead-letter destination, read.
     pub(super) fn dead_letter(&self) -> Result<Option<Destination>, ConnectError> {
         let Some(value) = &self.dead_letter else { return Ok(None) };

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -10,6 +11,9 @@ use crate::message::Message;
 /// Priorities 0 to 9; what is higher counts as 9.
 const LEVELS: usize = 10;
 
+/// A shelf that was swept rests for at least so long, as a sweep looks at every message.
+const SWEEP_REST: Duration = Duration::from_secs(1);
+
 /// A message in a queue.
 #[derive(Debug)]
 pub(super) struct Stored {
@@ -17,12 +21,11 @@ pub(super) struct Stored {
     pub(super) message: Arc<Message>,
     /// What it counts against the limits in bytes.
     pub(super) cost: usize,
-    /// When it is of no use any more.
-    pub(super) expires: Option<Instant>,
     /// How often it was handed out.
     pub(super) deliveries: u32,
     /// A message before it was dropped.
     pub(super) gap: bool,
+    expires: Option<Instant>,
     sequence: u64,
 }
 
@@ -30,58 +33,105 @@ pub(super) struct Stored {
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     levels: [VecDeque<Stored>; LEVELS],
+    length: usize,
+    bytes: usize,
     next_sequence: u64,
+    sweep_at: Option<Instant>,
 }
 
 impl Shelf {
+    /// How many messages wait.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// How many bytes they count.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Adds a message behind all others of its priority.
-    pub(super) fn append(&mut self, message: Arc<Message>, cost: usize, expires: Option<Instant>, gap: bool) {
+    pub(super) fn append(&mut self, message: Arc<Message>, cost: usize, gap: bool) {
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let level = level(&message);
-        self.levels[level].push_back(Stored { message, cost, expires, deliveries: 0, gap, sequence });
+        let expires = message.options.expiration.and_then(|after| Instant::now().checked_add(after));
+        self.restore(Stored { message, cost, deliveries: 0, gap, expires, sequence });
     }
 
     /// Puts a message back where it was among those of its priority.
     pub(super) fn restore(&mut self, stored: Stored) {
-        let level = &mut self.levels[level(&stored.message)];
-        let position = level.partition_point(|waiting| waiting.sequence < stored.sequence);
-        level.insert(position, stored); // nearly always at or near the front, where it moves little
-    }
-
-    /// The message that leaves next.
-    pub(super) fn first(&self) -> Option<&Stored> {
-        self.levels.iter().rev().find_map(VecDeque::front)
+        self.length += 1;
+        self.bytes += stored.cost;
+        self.sweep_at = earlier(self.sweep_at, stored.expires);
+        let level = &mut self.levels[usize::from(stored.message.options.priority.unwrap_or(0)).min(LEVELS - 1)];
+        if level.back().is_none_or(|last| last.sequence < stored.sequence) {
+            level.push_back(stored);
+        } else {
+            // What comes back was near the front, so that this moves little.
+            let position = level.partition_point(|waiting| waiting.sequence < stored.sequence);
+            level.insert(position, stored);
+        }
     }
 
     /// Takes the message that leaves next.
     pub(super) fn take_first(&mut self) -> Option<Stored> {
-        self.levels.iter_mut().rev().find_map(VecDeque::pop_front)
+        let first = self.levels.iter_mut().rev().find_map(VecDeque::pop_front);
+        self.taken(first)
     }
 
     /// Takes the message that is missed least: the oldest of the lowest priority.
     pub(super) fn take_oldest(&mut self) -> Option<Stored> {
-        self.levels.iter_mut().find_map(VecDeque::pop_front)
+        let oldest = self.levels.iter_mut().find_map(VecDeque::pop_front);
+        self.taken(oldest)
     }
 
-    /// Takes out all that is expired.
-    pub(super) fn remove_expired(&mut self, now: Instant) -> Vec<Stored> {
-        let is_expired = |stored: &Stored| stored.expires.is_some_and(|at| at <= now);
-        let mut expired = Vec::new();
-        for level in self.levels.iter_mut().filter(|level| level.iter().any(is_expired)) {
-            let (dead, alive) = std::mem::take(level).into_iter().partition(is_expired);
-            *level = alive;
-            expired.extend::<VecDeque<_>>(dead);
+    /// Takes the message that leaves next if it is expired.
+    pub(super) fn take_expired_first(&mut self) -> Option<Stored> {
+        let first = self.levels.iter().rev().find_map(VecDeque::front)?;
+        if first.expires? > Instant::now() {
+            return None;
         }
+        self.take_first()
+    }
+
+    /// Takes all that is expired, if something may be.
+    pub(super) fn sweep(&mut self) -> Vec<Stored> {
+        let Some(due) = self.sweep_at else { return Vec::new() };
+        let now = Instant::now();
+        if due > now {
+            return Vec::new();
+        }
+        let expired = self.remove_expired(now);
+        let next = self.levels.iter().flatten().filter_map(|stored| stored.expires).min();
+        self.sweep_at = next.map(|next| next.max(now + SWEEP_REST));
         expired
     }
 
-    /// When the next message expires.
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.levels.iter().flatten().filter_map(|stored| stored.expires).min()
+    fn remove_expired(&mut self, now: Instant) -> Vec<Stored> {
+        let is_expired = |stored: &Stored| stored.expires.is_some_and(|at| at <= now);
+        let mut expired = Vec::new();
+        for level in self.levels.iter_mut().filter(|level| level.iter().any(is_expired)) {
+            let (dead, alive): (VecDeque<_>, _) = std::mem::take(level).into_iter().partition(is_expired);
+            *level = alive;
+            expired.extend(dead);
+        }
+        self.length -= expired.len();
+        self.bytes -= expired.iter().map(|stored| stored.cost).sum::<usize>();
+        expired
+    }
+
+    fn taken(&mut self, stored: Option<Stored>) -> Option<Stored> {
+        if let Some(stored) = &stored {
+            self.length -= 1;
+            self.bytes -= stored.cost;
+        }
+        stored
     }
 }
 
-fn level(message: &Message) -> usize {
-    usize::from(message.options.priority.unwrap_or(0)).min(LEVELS - 1)
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }

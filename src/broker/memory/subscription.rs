@@ -11,8 +11,8 @@ use super::durable::Durable;
 use super::effects::Effects;
 use super::exchange::Exchange;
 use super::listeners::Listener;
-use super::lock;
 use super::queue::{Admission, Queue};
+use super::{lock, own};
 use crate::broker::{BrokerError, Event, Shared, SharedSource, Source, Subscribe, Subscriber, Subscription};
 use crate::message::{Destination, DurableName, Pattern, Text};
 
@@ -49,9 +49,13 @@ impl SharedGuard {
     /// Lets `subscriber` listen.
     pub(super) fn open(
         exchange: &Arc<Exchange>,
-        source: SharedSource,
+        source: &SharedSource,
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<Self, BrokerError> {
+        let source = match source {
+            SharedSource::Topic(pattern) => SharedSource::Topic(owned(pattern, exchange)?),
+            SharedSource::User { user, name } => SharedSource::User { user: own(user), name: owned(name, exchange)? },
+        };
         let _gate = exchange.enter()?;
         let key = exchange.next_key();
         exchange.listeners.insert(&source, key, Listener::Subscriber(Arc::clone(&subscriber)));
@@ -87,11 +91,11 @@ impl Reader {
         let consumer = exchange.next_key();
         let (queue, origin) = match request.source {
             Source::Queue(name) => {
-                let (queue, ()) = exchange.queues.with(&name, |queue| queue.attach(consumer, request.prefetch))?;
-                (queue, Origin::Queue(Text::from(&*name)))
+                let (queue, ()) = exchange.queues.with(&name, |queue| queue.join(consumer, request.prefetch))?;
+                (queue, Origin::Queue(own(&name)))
             }
             Source::Topic(pattern) => open_topic(exchange, &pattern, consumer, request.prefetch)?,
-            Source::Durable(name, pattern) => open_durable(exchange, name, &pattern, consumer, request.prefetch)?,
+            Source::Durable(name, pattern) => open_durable(exchange, &name, &pattern, consumer, request.prefetch)?,
             Source::Reply => open_reply(exchange, consumer)?,
             Source::ExistingQueue(_) => return Err(unsupported("/amq/queue", super::USE_QUEUE)),
             Source::Exchange { .. } => return Err(unsupported("/exchange", super::USE_TOPIC)),
@@ -152,7 +156,7 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.stop();
         let mut effects = Effects::default();
-        self.queue.detach(self.consumer, &mut effects);
+        self.queue.leave(self.consumer, &mut effects);
         self.exchange.unregister(self.consumer);
         if let Origin::Queue(name) = &self.origin {
             self.exchange.queues.prune(name, &self.queue);
@@ -176,7 +180,7 @@ fn open_topic(
     consumer: u64,
     prefetch: u16,
 ) -> Result<(Arc<Queue>, Origin), BrokerError> {
-    let pattern = owned(pattern);
+    let pattern = owned(pattern, exchange)?;
     let queue = exchange.private_queue(topic_rules(exchange, &pattern));
     attach(&queue, consumer, prefetch)?;
     bind(exchange, &queue, &pattern, consumer);
@@ -185,12 +189,13 @@ fn open_topic(
 
 fn open_durable(
     exchange: &Arc<Exchange>,
-    name: DurableName,
+    name: &DurableName,
     pattern: &Pattern,
     consumer: u64,
     prefetch: u16,
 ) -> Result<(Arc<Queue>, Origin), BrokerError> {
-    let pattern = owned(pattern);
+    let pattern = owned(pattern, exchange)?;
+    let name = DurableName { user: own(&name.user), client: own(&name.client), name: own(&name.name) };
     let mut durables = lock(&exchange.durables);
     if let Some(durable) = durables.unread(&name)? {
         attach(&durable.queue, consumer, prefetch)?;
@@ -206,7 +211,7 @@ fn open_durable(
     attach(&queue, consumer, prefetch)?;
     let key = exchange.next_key();
     bind(exchange, &queue, &pattern, key);
-    durables.insert(&name, Durable { pattern, key, queue: Arc::clone(&queue), reader: Some(consumer) });
+    durables.insert(name.clone(), Durable { pattern, key, queue: Arc::clone(&queue), reader: Some(consumer) });
     Ok((queue, Origin::Durable(name)))
 }
 
@@ -234,16 +239,21 @@ fn bind(exchange: &Exchange, queue: &Arc<Queue>, pattern: &Pattern, key: u64) {
 }
 
 fn attach(queue: &Queue, consumer: u64, prefetch: u16) -> Result<(), BrokerError> {
-    queue.attach(consumer, prefetch).map_err(|_| BrokerError::Unavailable)
+    queue.join(consumer, prefetch).map_err(|_| BrokerError::Unavailable)
 }
 
 fn topic_rules(exchange: &Exchange, pattern: &Pattern) -> Rules {
     Rules::topic(Destination::Topic(pattern.clone()).to_string().into(), &exchange.settings)
 }
 
-/// A copy: the pattern came in a read buffer, and this outlives it.
-fn owned(pattern: &Pattern) -> Pattern {
-    Pattern::canonical(Text::from(pattern.as_str()))
+/// A copy in memory of its own, unless it has more levels than the index bears: each costs a node, however short it is.
+fn owned(pattern: &Pattern, exchange: &Exchange) -> Result<Pattern, BrokerError> {
+    let limit = exchange.settings.max_topic_levels;
+    if !pattern.is_literal() && pattern.segments().count() > limit {
+        let (what, setting) = ("levels of a topic pattern".to_owned(), "broker.memory.max_topic_levels");
+        return Err(BrokerError::LimitExceeded { what, limit, setting });
+    }
+    Ok(Pattern::canonical(own(pattern.text())))
 }
 
 fn unguessable() -> Result<Text, BrokerError> {

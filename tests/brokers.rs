@@ -1,0 +1,118 @@
+//! One suite that judges every backend through the traits of `stompgate::broker`.
+//!
+//! A case is an `async fn(Arc<dyn Broker>)` that reads like a conversation. A new case is one function and one word in
+//! the list below; a new backend is one factory in `backends` and one line `judge!(name);`. What a backend cannot do it
+//! says in its capabilities, and the suite then checks that it refuses by name.
+
+#[path = "brokers/harness.rs"]
+mod harness;
+
+#[path = "brokers/capabilities.rs"]
+mod capabilities;
+#[path = "brokers/competition.rs"]
+mod competition;
+#[path = "brokers/durable.rs"]
+mod durable;
+#[path = "brokers/memory_limits.rs"]
+mod memory_limits;
+#[path = "brokers/queues.rs"]
+mod queues;
+#[path = "brokers/replies.rs"]
+mod replies;
+#[path = "brokers/retained.rs"]
+mod retained;
+#[path = "brokers/topics.rs"]
+mod topics;
+#[path = "brokers/transactions.rs"]
+mod transactions;
+
+/// One factory for each backend.
+mod backends {
+    use std::sync::Arc;
+
+    use stompgate::broker::{Broker, memory};
+
+    pub(crate) async fn memory() -> Arc<dyn Broker> {
+        memory::connect(&memory::Settings::default()).unwrap()
+    }
+}
+
+macro_rules! judge {
+    ($backend:ident) => {
+        mod $backend {
+            judge! { $backend
+                topics {
+                    every_subscriber_gets_a_copy,
+                    a_pattern_gets_what_it_matches,
+                    overlapping_patterns_each_get_one_copy,
+                    order_is_the_publishers,
+                    nobody_there_is_unrouted,
+                    a_dropped_guard_hears_nothing_more,
+                    leading_wildcards_are_blind_to_system_names,
+                    users_have_names_of_their_own,
+                    acknowledged_topics_have_queues_of_their_own,
+                    headers_and_body_arrive_as_sent,
+                    a_closed_broker_says_so,
+                }
+                queues {
+                    a_queue_keeps_messages_until_somebody_reads,
+                    one_message_goes_to_one_reader,
+                    prefetch_bounds_what_is_unsettled,
+                    a_requeued_message_comes_back_first,
+                    what_a_dropped_reader_held_comes_back_in_order,
+                    a_rejected_message_is_gone,
+                    settling_twice_is_settled_once,
+                    a_cancelled_reader_can_still_settle,
+                    two_readers_take_turns,
+                    a_reader_that_sleeps_holds_nothing_back,
+                    a_dropped_reader_hands_its_call_on,
+                }
+                competition {
+                    every_message_is_settled_by_exactly_one_reader,
+                    a_queue_that_comes_and_goes_loses_nothing,
+                    publishers_keep_their_order_in_a_crowd,
+                }
+                durable {
+                    a_durable_subscription_outlives_its_reader,
+                    a_durable_subscription_has_one_reader,
+                    another_pattern_under_the_same_name_keeps_what_waits,
+                    a_deleted_one_begins_anew,
+                    an_unknown_one_cannot_be_deleted,
+                }
+                replies {
+                    an_answer_finds_the_one_who_asked,
+                    a_reply_address_goes_with_its_owner,
+                    reply_addresses_cannot_be_guessed,
+                }
+                retained {
+                    a_late_reader_gets_the_last_value,
+                    an_empty_body_forgets,
+                    a_replay_is_for_one_reader,
+                    a_dedicated_reader_gets_it_in_its_queue,
+                    a_reader_gets_each_value_once_while_it_changes,
+                }
+                transactions {
+                    a_commit_publishes_and_settles,
+                    a_lost_delivery_publishes_nothing,
+                    a_bad_message_publishes_nothing,
+                }
+                capabilities {
+                    exchanges_are_refused_by_name_or_there,
+                    arguments_are_refused_by_name_or_taken,
+                    what_belongs_to_others_is_refused,
+                    the_state_is_up,
+                }
+            }
+        }
+    };
+    ($backend:ident $($module:ident { $($case:ident,)+ })+) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                crate::$module::$case(crate::backends::$backend().await).await;
+            }
+        )+)+
+    };
+}
+
+judge!(memory);
