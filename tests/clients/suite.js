@@ -1,7 +1,7 @@
 // Registers every scenario for one client with Node's test runner.
 
 import { after, before, describe, test } from 'node:test';
-import { scenarios } from './conversation/scenarios.js';
+import { scenarios } from './conversation/scenarios/index.js';
 import { have } from './conversation/talk.js';
 import { Gateway } from './gateway.js';
 

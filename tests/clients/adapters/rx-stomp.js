@@ -1,6 +1,7 @@
 // @stomp/rx-stomp: observables over stompjs, which it keeps subscribed over reconnects.
 
 import { RxStomp } from '@stomp/rx-stomp';
+import { first } from 'rxjs';
 import WebSocket from 'ws';
 import { Peer } from '../conversation/peer.js';
 import { publication, settings } from './stompjs.js';
@@ -38,7 +39,9 @@ class RxPeer extends Peer {
   }
 
   watchReceipt(id, onReceipt) {
-    this.rx.asyncReceipt(id).then(onReceipt);
+    // As asyncReceipt does, but heard at once: its promise may come after the ERROR that follows the RECEIPT.
+    const isIt = frame => frame.headers['receipt-id'] === id;
+    this.rx.unhandledReceipts$.pipe(first(isIt)).subscribe(onReceipt);
   }
 
   disconnect() {

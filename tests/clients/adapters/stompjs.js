@@ -5,13 +5,14 @@ import { Peer } from '../conversation/peer.js';
 
 /** The client's settings for what a scenario asks of `connect`, for stompjs and all that is built on it. */
 export function settings(peer, WebSocket, url, options) {
+  const [heartbeatOutgoing, heartbeatIncoming] = options.heartbeats ?? [0, 0];
   const stompVersions = new Versions(options.version ? [options.version] : ['1.2', '1.1', '1.0']);
   return {
     webSocketFactory: () => peer.over(new WebSocket(url, stompVersions.protocolVersions())),
     stompVersions,
     connectHeaders: options.headers,
-    heartbeatOutgoing: options.heartbeat ?? 0,
-    heartbeatIncoming: options.heartbeat ?? 0,
+    heartbeatOutgoing,
+    heartbeatIncoming,
     reconnectDelay: options.reconnect ? 100 : 0,
     splitLargeFrames: options.split ?? false,
     forceBinaryWSFrames: options.binaryFrames ?? false,

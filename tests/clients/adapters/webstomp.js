@@ -19,10 +19,11 @@ export const webstompClient = {
   name: 'webstomp-client 1.2',
   versions: ['1.0', '1.1', '1.2'],
   cannot,
-  async connect(url, { version, headers, heartbeat = 0, binaryFrames = false } = {}) {
+  async connect(url, { version, headers, heartbeats = [0, 0], binaryFrames = false } = {}) {
     const peer = new Webstomp();
     const protocols = version ? [`v${version.replace('.', '')}.stomp`] : ['v10.stomp', 'v11.stomp', 'v12.stomp'];
-    const options = { protocols, binary: binaryFrames, heartbeat: { outgoing: heartbeat, incoming: heartbeat } };
+    const [outgoing, incoming] = heartbeats;
+    const options = { protocols, binary: binaryFrames, heartbeat: { outgoing, incoming } };
     peer.attach(webstomp.over(peer.over(new WebSocket(url, protocols)), options), headers);
     await peer.connects.next();
     return peer;

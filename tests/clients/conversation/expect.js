@@ -16,6 +16,11 @@ export async function failure(promise, what = 'it') {
   return outcome;
 }
 
+/** What to compare of several messages. */
+export function bodies(messages) {
+  return messages.map(message => message.body);
+}
+
 function brief(text) {
   return text?.length > 500 ? `${text.slice(0, 500)}… (${text.length} characters)` : text;
 }
