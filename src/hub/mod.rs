@@ -9,6 +9,8 @@
 pub mod outbox;
 mod render;
 mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

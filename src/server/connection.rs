@@ -72,6 +72,8 @@ pub(super) struct Connection {
     writing: Writing,
     /// Bytes came that have not been decoded.
     undecoded: bool,
+    /// Bytes that had come when that was last looked at.
+    received: u64,
     last_inbound: Instant,
     last_ping: Instant,
     unanswered_pings: u32,
@@ -107,7 +109,8 @@ impl Connection {
         let limits = Limits {
             headers: settings.max_headers,
             header_bytes: settings.max_header_bytes.min(settings.max_connect_bytes),
-            body: 0,
+            // CONNECT has none; a SEND that comes too early is to be told so, not that its body is too large.
+            body: settings.max_connect_bytes,
             frame: Some(settings.max_connect_bytes),
         };
         let session = Session::new(client.id.clone(), Arc::clone(settings), services.separators, now);
@@ -130,6 +133,7 @@ impl Connection {
             closing: None,
             writing: Writing::default(),
             undecoded: false,
+            received: 0,
             last_inbound: now,
             last_ping: now,
             unanswered_pings: 0,
@@ -137,8 +141,9 @@ impl Connection {
         }
     }
 
-    /// Runs until the connection has ended.
-    pub(super) async fn run(mut self, refused: Option<Refusal>) {
+    /// Runs until the connection has ended. By reference: a future keeps what it was given and what it made of it, so
+    /// that by value every client would hold the memory of several connections.
+    pub(super) async fn run(&mut self, refused: Option<Refusal>) {
         if let Some(refusal) = refused {
             self.input(Input::Refused(refusal));
         }
@@ -154,7 +159,8 @@ impl Connection {
             let event = std::future::poll_fn(|context| self.poll(context)).await;
             self.on_event(event);
         }
-        self.finish().await;
+        // Boxed, as memory that only the end needs.
+        Box::pin(self.finish()).await;
     }
 
     /// Waits for the next event of any kind.
@@ -297,6 +303,7 @@ impl Connection {
 
     fn on_inbound(&mut self, message: Option<Result<WebSocketMessage, WebSocketError>>) {
         let now = now();
+        self.received = self.socket.get_ref().received();
         self.last_inbound = now;
         self.unanswered_pings = 0;
         let (bytes, is_data) = match message {
@@ -353,9 +360,12 @@ impl Connection {
 
     fn on_timer(&mut self) {
         let now = now();
-        if !self.is_reading() {
-            // It is the gateway that does not listen: silence proves nothing.
+        let received = self.socket.get_ref().received();
+        let has_come = std::mem::replace(&mut self.received, received) != received;
+        if has_come || !self.is_reading() {
+            // Part of a message came, or it is the gateway that does not listen: the silence proves nothing.
             self.last_inbound = now;
+            self.unanswered_pings = 0;
             let _ = self.session.received(0, now);
         }
         if let Some(refusal) = self.outbox.check_stalled(now) {
@@ -540,10 +550,13 @@ impl Connection {
     fn on_completed(&mut self, completed: Completed) {
         match completed {
             Completed::Authenticated(ticket, Ok((principal, link))) => {
+                let capabilities = link.capabilities();
                 self.link = Some(link);
                 let admitted = self.client.registration.name(&principal);
-                self.input(Input::Done(ticket, admitted.map(|()| Done::Authenticated(principal))));
-                self.lift_limits();
+                self.input(Input::Done(ticket, admitted.map(|()| Done::Authenticated(principal, capabilities))));
+                if self.session.is_connected() {
+                    self.lift_limits();
+                }
             }
             Completed::Joined(ticket, key, Ok(membership)) => {
                 self.memberships.push((key, membership));
@@ -592,7 +605,7 @@ impl Connection {
 
     /// The end: everything of this session goes back to where it came from, the will is published, and what waits is
     /// sent before the close (contract, §6), all within `server.close_timeout`.
-    async fn finish(mut self) {
+    async fn finish(&mut self) {
         self.memberships.clear();
         self.writing.settle.clear();
         self.outbox.discard_unsettled();

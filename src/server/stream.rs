@@ -16,6 +16,7 @@ use tokio_rustls::server::TlsStream;
 pub(super) struct Stream {
     transport: Transport,
     budget: Option<usize>,
+    received: u64,
 }
 
 #[derive(Debug)]
@@ -35,6 +36,11 @@ impl Stream {
         self.budget = None;
     }
 
+    /// How many bytes have come so far: part of a message is a sign of life, too.
+    pub(super) fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Whether the budget is spent.
     pub(super) fn is_spent(&self) -> bool {
         self.budget == Some(0)
@@ -43,13 +49,13 @@ impl Stream {
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Stream { transport: Transport::Plain(stream), budget: None }
+        Stream { transport: Transport::Plain(stream), budget: None, received: 0 }
     }
 }
 
 impl From<TlsStream<TcpStream>> for Stream {
     fn from(stream: TlsStream<TcpStream>) -> Self {
-        Stream { transport: Transport::Tls(Box::new(stream)), budget: None }
+        Stream { transport: Transport::Tls(Box::new(stream)), budget: None, received: 0 }
     }
 }
 
@@ -68,6 +74,7 @@ impl AsyncRead for Stream {
             Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         })?;
         let read = buffer.filled().len() - before;
+        self.received += read as u64;
         if let Some(budget) = &mut self.budget {
             *budget = budget.saturating_sub(read);
         }

@@ -1,7 +1,8 @@
 //! CONNECT: versions, heart-beats, credentials and the will.
 
+use super::send::{check_publishable, check_supported};
 use super::{Context, Principal, flag};
-use crate::message::{Credentials, Destination, Headers, Message, PublishOptions, Refusal, Text, Usage};
+use crate::message::{Capabilities, Credentials, Destination, Headers, Message, PublishOptions, Refusal, Text, Usage};
 use crate::stomp::{Command, Frame, Heartbeat, Version};
 
 /// What CONNECT settles for the rest of the session.
@@ -56,6 +57,11 @@ impl Connect {
         Ok((connect, Credentials { login, passcode: get("passcode"), host }))
     }
 
+    /// Refuses a will that the broker behind the gateway cannot publish.
+    pub(super) fn check_will(&self, capabilities: Capabilities) -> Result<(), Refusal> {
+        self.will.as_ref().map_or(Ok(()), |will| check_supported(&will.destination, capabilities))
+    }
+
     /// The CONNECTED frame.
     pub(super) fn connected(&self, session: &Text, principal: &Principal) -> Frame {
         let (outbound, inbound) = self.heartbeat.header;
@@ -74,7 +80,7 @@ impl Connect {
 fn will(frame: &Frame, context: &Context) -> Result<Option<Message>, Refusal> {
     let Some(spelling) = frame.headers.get("will-destination") else { return Ok(None) };
     let destination = Destination::parse(spelling, Usage::Send, context.separators)?;
-    super::send::check_publishable(&destination)?;
+    check_publishable(&destination)?;
     let persistent = flag(frame, "will-persistent")?;
     let options = PublishOptions {
         persistent: persistent.unwrap_or(matches!(destination, Destination::Queue(_))),

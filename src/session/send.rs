@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use super::in_flight::Kind;
 use super::{Action, Connected, Handler, Request, Settings, flag, number};
 use crate::message::{
-    Destination, Headers, Message, Outcome, Principal, PublishOptions, Refusal, Source, Subscribe, Text, Usage,
+    Capabilities, Destination, Headers, Message, Outcome, Principal, PublishOptions, Refusal, Source, Subscribe, Text,
+    Usage,
 };
 use crate::stomp::Frame;
 
@@ -16,6 +17,7 @@ impl Connected {
         let destination = super::required(&frame, "destination")?;
         let destination = Destination::parse(destination, Usage::Send, handler.context.separators)?;
         check_publishable(&destination)?;
+        check_supported(&destination, self.capabilities)?;
         let reply_to = match temporary_queue(&frame) {
             None => None,
             Some(Err(refusal)) => return Err(refusal),
@@ -68,6 +70,21 @@ fn temporary_queue(frame: &Frame) -> Option<Result<Text, Refusal>> {
 pub(super) fn check_publishable(destination: &Destination) -> Result<(), Refusal> {
     match destination {
         Destination::Application(_) => Err(Refusal::no_handler(&destination.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses what the broker behind the gateway does not have. The broker would, too, but for a transaction or a will
+/// that is too late (contract, §5 and §7).
+pub(super) fn check_supported(destination: &Destination, capabilities: Capabilities) -> Result<(), Refusal> {
+    match destination {
+        Destination::Exchange { .. } if !capabilities.exchanges => {
+            Err(Refusal::unsupported("/exchange", "the broker behind this gateway has no exchanges; use /topic/…"))
+        }
+        Destination::ExistingQueue(_) if !capabilities.exchanges => Err(Refusal::unsupported(
+            "/amq/queue",
+            "the gateway declares all queues of the broker behind it; use /queue/…",
+        )),
         _ => Ok(()),
     }
 }
