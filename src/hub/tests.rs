@@ -110,7 +110,7 @@ fn outbox() -> Arc<Outbox> {
 fn taken(outbox: &Outbox) -> (Vec<Bytes>, Option<Signal>) {
     let mut batch = Vec::new();
     let signal = outbox.poll(&mut Context::from_waker(Waker::noop()), usize::MAX, &mut batch);
-    outbox.written();
+    outbox.written(now());
     (batch.into_iter().map(|item| item.frame).collect(), signal)
 }
 

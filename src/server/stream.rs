@@ -17,6 +17,7 @@ pub(super) struct Stream {
     transport: Transport,
     budget: Option<usize>,
     received: u64,
+    sent: u64,
     frames: Frames,
 }
 
@@ -40,6 +41,11 @@ impl Stream {
     /// How many bytes have come so far: part of a message is a sign of life, too.
     pub(super) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// How many bytes the client has taken so far.
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// From here on it is frames that are read; `early` is what of them came with the handshake.
@@ -71,13 +77,19 @@ impl Stream {
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Stream { transport: Transport::Plain(stream), budget: None, received: 0, frames: Frames::default() }
+        Stream { transport: Transport::Plain(stream), budget: None, received: 0, sent: 0, frames: Frames::default() }
     }
 }
 
 impl From<TlsStream<TcpStream>> for Stream {
     fn from(stream: TlsStream<TcpStream>) -> Self {
-        Stream { transport: Transport::Tls(Box::new(stream)), budget: None, received: 0, frames: Frames::default() }
+        Stream {
+            transport: Transport::Tls(Box::new(stream)),
+            budget: None,
+            received: 0,
+            sent: 0,
+            frames: Frames::default(),
+        }
     }
 }
 
@@ -107,10 +119,12 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.transport {
+        let written = ready!(match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        })?;
+        self.sent += written as u64;
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

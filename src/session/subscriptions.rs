@@ -38,6 +38,7 @@ struct Subscription {
     spelling: Spelling,
     ack: AckMode,
     reply: Option<Reply>,
+    durable: Option<DurableName>,
     cancelled: bool,
     /// The place of the next delivery in this subscription's order.
     next_sequence: u64,
@@ -89,13 +90,14 @@ impl Connected {
         if self.subscriptions.find(id.as_ref(), spelling).is_some() {
             return Err(Refusal::duplicate_subscription(id.as_ref().unwrap_or(spelling)));
         }
+        check_arguments(frame, self.capabilities)?;
+        let source = self.source(frame, &destination, id.as_ref(), ack)?;
         if let Destination::TemporaryQueue(name) = &destination
-            && self.subscriptions.adopt_reply(name, id.as_ref())
+            && self.subscriptions.adopt_reply(name, id.as_ref())?
         {
             handler.receipt(receipt, &Outcome::DONE);
             return Ok(());
         }
-        let source = self.source(frame, &destination, id.as_ref(), ack)?;
         let settings = handler.settings();
         let prefetch = prefetch(frame, settings)?;
         let spelling_used = Destination::spelling_of(spelling, handler.context.separators);
@@ -131,6 +133,9 @@ impl Connected {
         let durable = self.durable_name(frame, id.as_ref())?;
         let receipt = frame.headers.get("receipt").cloned();
         if let Some(key) = self.subscriptions.find(id.as_ref(), &destination) {
+            if let Some(name) = &durable {
+                self.subscriptions.check_durable(key, frame, name)?;
+            }
             self.subscriptions.cancel(key);
             let ticket = handler.open(Kind::Unsubscribe(key), receipt);
             handler.actions.push(Action::Unsubscribe(ticket, key, durable.is_some()));
@@ -222,6 +227,10 @@ impl Connected {
             },
             Destination::User { name, .. } => {
                 only_auto("/user/")?;
+                if self.durable_name(frame, id)?.is_some() {
+                    let why = "what is sent to a user is not kept; subscribe to a durable /topic/ or read a /queue/";
+                    return Err(Refusal::unsupported("durable on /user/", why));
+                }
                 Wanted::Shared(SharedSource::User { user: self.principal.name.clone(), name: name.clone() })
             }
             Destination::Queue(name) => Wanted::Dedicated(Source::Queue(name.clone())),
@@ -263,6 +272,15 @@ fn prefetch(frame: &Frame, settings: &Settings) -> Result<u16, Refusal> {
         Some(0) => settings.max_prefetch,
         Some(count) => count.min(settings.max_prefetch),
     })
+}
+
+/// The subscription and the place in its order that a message-id of ours names.
+fn delivery_named(message_id: &str) -> Option<(SubscriptionKey, u64)> {
+    if !message_id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+        return None;
+    }
+    let (key, sequence) = message_id.split_once('-')?;
+    Some((SubscriptionKey(key.parse().ok()?), sequence.parse().ok()?))
 }
 
 fn arguments(frame: &Frame) -> Headers {
@@ -321,11 +339,14 @@ impl Subscriptions {
         self.add(id, destination, Spelling::Slash, AckMode::Auto, reply, settings)
     }
 
-    /// Gives a reply address that is open already the id of an explicit SUBSCRIBE.
-    fn adopt_reply(&mut self, name: &Text, id: Option<&Text>) -> bool {
-        let Some(subscription) = self.reply_mut(name) else { return false };
+    /// Gives a reply address that a SEND has opened the id of an explicit SUBSCRIBE, which may come once.
+    fn adopt_reply(&mut self, name: &Text, id: Option<&Text>) -> Result<bool, Refusal> {
+        let Some(subscription) = self.reply_mut(name) else { return Ok(false) };
+        if subscription.id.as_ref() != Some(&subscription.destination) {
+            return Err(Refusal::duplicate_subscription(&subscription.destination));
+        }
         subscription.id = id.cloned();
-        true
+        Ok(true)
     }
 
     fn reply_mut(&mut self, name: &Text) -> Option<&mut Subscription> {
@@ -360,6 +381,16 @@ impl Subscriptions {
             None => subscription.id.is_none() && subscription.destination == *destination,
         };
         self.all.iter().filter(|subscription| !subscription.cancelled).find(is_meant).map(|found| found.key)
+    }
+
+    /// Refuses to delete a durable subscription through one that is not its own.
+    fn check_durable(&mut self, key: SubscriptionKey, frame: &Frame, asked: &DurableName) -> Result<(), Refusal> {
+        let own = self.get_mut(key).and_then(|subscription| subscription.durable.as_ref());
+        let is_named = frame.headers.get("durable-subscription-name").is_some();
+        match own {
+            Some(own) if !is_named || own.name == asked.name => Ok(()),
+            _ => Err(Refusal::unknown_subscription(&asked.name)),
+        }
     }
 
     fn cancel(&mut self, key: SubscriptionKey) {
@@ -397,12 +428,15 @@ impl Subscriptions {
         let header = if version == Version::V12 { "id" } else { "message-id" };
         let value = required(frame, header)?;
         let unknown = || Refusal::unknown_ack(header, value);
-        let (key, sequence) = value.split_once('-').ok_or_else(unknown)?;
-        let key = SubscriptionKey(key.parse().map_err(|_| unknown())?);
-        let sequence: u64 = sequence.parse().map_err(|_| unknown())?;
+        let (key, sequence) = delivery_named(value).ok_or_else(unknown)?;
         let subscription = self.get_mut(key).ok_or_else(unknown)?;
         // 1.1 demands the header, 1.0 allows it; either way it must not contradict the message-id.
-        if version == Version::V11 && subscription.id.as_ref() != Some(required(frame, "subscription")?) {
+        let named = match version {
+            Version::V10 => frame.headers.get("subscription"),
+            Version::V11 => Some(required(frame, "subscription")?),
+            Version::V12 => None,
+        };
+        if named.is_some() && named != subscription.id.as_ref() {
             return Err(unknown());
         }
         subscription.claim(sequence).ok_or_else(unknown)

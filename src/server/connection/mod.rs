@@ -198,6 +198,7 @@ impl Connection {
     /// Everything that waits goes to the socket in one write, and again while the socket takes it.
     fn poll_outbound(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         loop {
+            let before = self.socket.stream().sent();
             let signal = self.outbox.poll(context, self.services.server.write_buffer, &mut self.writing.batch);
             for Item { frame, text, settle } in std::mem::take(&mut self.writing.batch) {
                 self.writing.settle.extend(settle);
@@ -212,12 +213,18 @@ impl Connection {
                 return Poll::Pending;
             }
             match self.socket.poll_flush(context) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if self.socket.stream().sent() > before {
+                        self.outbox.progressed(now());
+                    }
+                    return Poll::Pending;
+                }
                 Poll::Ready(Err(error)) => return Poll::Ready(Event::WriteFailed(error)),
                 Poll::Ready(Ok(())) => {}
             }
-            self.outbox.written();
-            self.session.sent(now());
+            let now = now();
+            self.outbox.written(now);
+            self.session.sent(now);
             if self.undecoded || !self.writing.settle.is_empty() {
                 return Poll::Ready(Event::Written);
             }
@@ -370,6 +377,7 @@ impl Connection {
         let limit = self.services.outbox.max_delivery;
         if delivery.message.size() > limit {
             let size = delivery.message.size();
+            self.outbox.count_dropped();
             info!(size, limit, "a message larger than outbox.max_delivery was rejected without requeue");
             if let (Some(id), Some(link)) = (delivery.id, &self.link) {
                 drop(link.settle(&[id], Settlement::Reject));
