@@ -14,6 +14,8 @@ const SETTINGS = { STOMPGATE_SESSION__HEARTBEAT_MIN: '100ms' };
 
 const running = new Set();
 process.on('exit', () => running.forEach(child => child.kill('SIGKILL')));
+// A test file that is told to end, by its time limit or by Ctrl-C, takes its gateways with it.
+['SIGINT', 'SIGTERM', 'SIGHUP'].forEach(signal => process.once(signal, () => process.exit(1)));
 
 export class Gateway {
   url = undefined;

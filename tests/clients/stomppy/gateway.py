@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +16,9 @@ START_LIMIT = 30
 
 # What every gateway here is started with: heart-beats small enough to be watched.
 SETTINGS = {"STOMPGATE_SESSION__HEARTBEAT_MIN": "100ms"}
+
+# So that a run that is told to end takes its gateways with it.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 class Gateway:
