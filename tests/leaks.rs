@@ -227,7 +227,7 @@ async fn make_and_break(gateway: &Arc<Gateway>, count: usize) {
                     return;
                 }
                 let raw = reach(STATES[number % STATES.len()], &gateway, number).await;
-                if number / STATES.len() % 4 == 0 { drop(raw) } else { raw.reset() }
+                if (number / STATES.len()).is_multiple_of(4) { drop(raw) } else { raw.reset() }
             }
         });
     }

@@ -107,7 +107,7 @@ async fn a_large_message_goes_out_in_fragments_of_one_message() {
     let mut raw = Raw::connected(&gateway, "1.2").await;
     raw.text(wire("SUBSCRIBE\nid:0\ndestination:/topic/a\nreceipt:1")).await;
     raw.expect("RECEIPT").await;
-    let body: String = (0..200 * 1024 / 8).map(|n| format!("{n:07} ")).collect();
+    let body = (0..200 * 1024 / 8).map(|n| format!("{n:07} ")).collect::<Vec<_>>().concat();
     client.send(format!("SEND\ndestination:/topic/a\n\n{body}")).await;
     client.expect("MESSAGE").await.saying(&body).in_text();
     let first = raw.next().await.expect("a fragment");

@@ -1,8 +1,9 @@
 //! Heart-beats of STOMP and Pings of the WebSocket (contract, §7).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stompgate::config::Config;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::raw::{PING, PONG, masked};
