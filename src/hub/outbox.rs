@@ -297,7 +297,7 @@ impl State {
         }
         if self.queue.is_empty() {
             self.newest = HashMap::new();
-            if self.queue.capacity() > 64 {
+            if self.queue.capacity() > 4 {
                 self.queue = VecDeque::new();
             }
         }

@@ -62,8 +62,6 @@ pub(super) struct Connection {
     /// Deliveries taken since the last write.
     gathered: usize,
     actions: VecDeque<Action>,
-    /// The session's own list of actions, kept for its memory.
-    scratch: Vec<Action>,
     operation: Option<Operation>,
     confirmations: FuturesUnordered<Pending>,
     /// The will, once the session has ended without DISCONNECT.
@@ -126,7 +124,6 @@ impl Connection {
             consumers: Consumers::default(),
             gathered: 0,
             actions: VecDeque::new(),
-            scratch: Vec::new(),
             operation: None,
             confirmations: FuturesUnordered::new(),
             will: None,
@@ -141,8 +138,9 @@ impl Connection {
         }
     }
 
-    /// Runs until the connection has ended.
-    pub(super) async fn run(mut self, refused: Option<Refusal>) {
+    /// Runs until the connection has ended. By reference: a future keeps what it was given and what it made of it, so
+    /// that by value every client would hold the memory of several connections.
+    pub(super) async fn run(&mut self, refused: Option<Refusal>) {
         if let Some(refusal) = refused {
             self.input(Input::Refused(refusal));
         }
@@ -158,7 +156,8 @@ impl Connection {
             let event = std::future::poll_fn(|context| self.poll(context)).await;
             self.on_event(event);
         }
-        self.finish().await;
+        // Boxed, as memory that only the end needs.
+        Box::pin(self.finish()).await;
     }
 
     /// Waits for the next event of any kind.
@@ -233,7 +232,7 @@ impl Connection {
 
     /// Gives the batch to the socket's buffer.
     fn feed(&mut self) -> Result<(), WebSocketError> {
-        for Item { frame, text, settle } in self.writing.batch.drain(..) {
+        for Item { frame, text, settle } in std::mem::take(&mut self.writing.batch) {
             self.writing.settle.extend(settle);
             self.writing.flushing = true;
             let mut kind = if text { Data::Text } else { Data::Binary };
@@ -418,8 +417,13 @@ impl Connection {
     }
 
     fn input(&mut self, input: Input) {
-        self.session.handle(input, now(), &mut self.scratch);
-        self.actions.extend(self.scratch.drain(..));
+        let mut actions = Vec::new();
+        self.session.handle(input, now(), &mut actions);
+        if self.actions.is_empty() {
+            self.actions = actions.into();
+        } else {
+            self.actions.extend(actions);
+        }
     }
 
     /// Performs actions and decodes frames until one of them has to wait. Returns how many frames were handled.
@@ -430,6 +434,9 @@ impl Connection {
             while (self.operation.is_none() || self.session.is_ended()) && self.closing.is_none() {
                 let Some(action) = self.actions.pop_front() else { break };
                 self.perform(action);
+            }
+            if self.actions.is_empty() {
+                self.actions = VecDeque::new(); // most clients are idle, and an idle one keeps no memory for lists
             }
             let may_decode = self.undecoded && self.operation.is_none() && self.closing.is_none();
             if !may_decode || frames >= FRAMES_AT_A_TIME || !self.session.is_ready() || !self.outbox.has_room() {
@@ -603,7 +610,7 @@ impl Connection {
 
     /// The end: everything of this session goes back to where it came from, the will is published, and what waits is
     /// sent before the close (contract, §6), all within `server.close_timeout`.
-    async fn finish(mut self) {
+    async fn finish(&mut self) {
         self.memberships.clear();
         self.writing.settle.clear();
         self.outbox.discard_unsettled();

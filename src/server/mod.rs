@@ -282,7 +282,7 @@ async fn upgrade(
     drop(early);
     let (client, refused) = admit(&services, peer, socket);
     // Boxed by a function of its own, so that what only the upgrade needs is not kept beside the client.
-    tokio::spawn(run(services, client, websocket, refused));
+    tokio::spawn(run(Box::new(Connection::new(services, client, websocket)), refused));
 }
 
 fn admit(services: &Arc<Services>, peer: SocketAddr, socket: OwnedSemaphorePermit) -> (Client, Option<Refusal>) {
@@ -292,6 +292,6 @@ fn admit(services: &Arc<Services>, peer: SocketAddr, socket: OwnedSemaphorePermi
     (Client { id, peer, outbox, registration, socket }, refused)
 }
 
-async fn run(services: Arc<Services>, client: Client, websocket: WebSocketStream<Stream>, refused: Option<Refusal>) {
-    Connection::new(services, client, websocket).run(refused).await;
+async fn run(mut connection: Box<Connection>, refused: Option<Refusal>) {
+    connection.run(refused).await;
 }

@@ -290,6 +290,9 @@ impl Subscriptions {
         }
         let key = SubscriptionKey(self.next);
         self.next += 1;
+        if self.all.is_empty() {
+            self.all.reserve_exact(1); // most sessions have one, and four times its size is what they would get
+        }
         self.all.push(Subscription {
             key,
             id,
