@@ -321,9 +321,11 @@ impl Subscriptions {
         self.add(id, destination, Spelling::Slash, AckMode::Auto, reply, settings)
     }
 
-    /// Gives a reply address that is open already the id of an explicit SUBSCRIBE.
+    /// Gives a reply address that a SEND opened the id of an explicit SUBSCRIBE. One that has such an id keeps it.
     fn adopt_reply(&mut self, name: &Text, id: Option<&Text>) -> bool {
-        let Some(subscription) = self.reply_mut(name) else { return false };
+        let implicit = Destination::TemporaryQueue(name.clone()).spelled(Spelling::Slash);
+        let open = self.reply_mut(name).filter(|subscription| subscription.id.as_ref() == Some(&implicit));
+        let Some(subscription) = open else { return false };
         subscription.id = id.cloned();
         true
     }

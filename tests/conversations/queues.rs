@@ -332,5 +332,5 @@ async fn all_that_the_queues_hold_together_is_limited() {
     let gateway = gateway_with(|config| config.broker.memory.max_bytes = 2000);
     let mut client = sender(&gateway, &["x"]).await;
     client.send(format!("SEND\ndestination:/queue/b\nreceipt:7\n\n{}", "y".repeat(1800))).await;
-    client.expect_error("rejected", 1008).await.with("receipt-id", "7").about("broker.memory.max_bytes");
+    client.expect_error("limit-exceeded", 1008).await.with("receipt-id", "7").about("broker.memory.max_bytes");
 }

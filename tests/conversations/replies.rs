@@ -205,8 +205,15 @@ async fn a_reply_address_can_be_given_up() {
 async fn one_temporary_queue_may_be_subscribed_to_twice() {
     let gateway = gateway();
     let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:0\ndestination:/topic/requests").await;
     client.subscribe("id:1\ndestination:/temp-queue/foo").await;
     client.subscribe("id:2\ndestination:/temp-queue/foo").await;
-    client.does("UNSUBSCRIBE\nid:1").await;
-    client.does("UNSUBSCRIBE\nid:2").await;
+    // As with any queue, one of them gets each reply.
+    for reader in ["1", "2"] {
+        client.send("SEND\ndestination:/topic/requests\nreply-to:/temp-queue/foo\n\nx").await;
+        let reply_to = client.expect("MESSAGE").await.get("reply-to");
+        client.send(format!("SEND\ndestination:{reply_to}\n\nanswer")).await;
+        client.expect("MESSAGE").await.saying("answer").with("subscription", reader);
+        client.does(&format!("UNSUBSCRIBE\nid:{reader}")).await;
+    }
 }
