@@ -8,43 +8,37 @@
 //! Back-pressure, from end to end: frames are decoded only while the session is ready and the outbox has room, and the
 //! socket is read only when all that came has been decoded.
 
+mod perform;
+
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::stream::{FuturesUnordered, Stream as _};
-use futures_util::{Sink, StreamExt};
-use tokio::io::AsyncReadExt;
+use futures_util::stream::{FuturesUnordered, Stream};
 use tokio::time::Sleep;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::Frame as WebSocketFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message as WebSocketMessage};
-use tokio_tungstenite::tungstenite::{Error as WebSocketError, Utf8Bytes};
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message as WebSocketMessage};
 use tracing::{debug, info};
 
 use super::consumers::Consumers;
 use super::operation::{Completed, Operation, Pending};
-use super::stream::Stream;
+use super::socket::Socket;
 use super::{Client, Services};
-use crate::broker::{Confirmation, Event as BrokerEvent, Link};
+use crate::broker::{Event as BrokerEvent, Link};
+use crate::hub::Membership;
 use crate::hub::outbox::{Item, Outbox, Signal};
-use crate::hub::{Membership, render, render_frame};
 use crate::message::{CloseCode, Delivery, DeliveryId, Message, Outcome, Refusal, Settlement};
-use crate::session::{Action, Deliver, Done, Input, Request, Session, SubscriptionKey, Ticket};
-use crate::stomp::{Decoder, HEARTBEAT, Item as Decoded, Limits, MessageFrame};
+use crate::session::{Action, Done, Input, Session, SubscriptionKey, Ticket};
+use crate::stomp::{Decoder, Item as Decoded, Limits};
 
 /// Frames of one client that are handled before other tasks have their turn.
 const FRAMES_AT_A_TIME: usize = 64;
 /// Deliveries of dedicated subscriptions that are gathered for one write.
 const DELIVERIES_AT_A_TIME: usize = 64;
-/// Larger frames are sent in fragments of this many bytes: tungstenite's write buffer keeps the size of the largest
-/// fragment that it ever held.
-const FRAGMENT: usize = 16 * 1024;
 /// Pings without an answer after which a client counts as gone.
 const UNANSWERED_PINGS: u32 = 2;
 
@@ -52,7 +46,7 @@ const UNANSWERED_PINGS: u32 = 2;
 pub(super) struct Connection {
     services: Arc<Services>,
     client: Client,
-    socket: WebSocketStream<Stream>,
+    socket: Socket,
     session: Session,
     decoder: Decoder,
     outbox: Arc<Outbox>,
@@ -81,9 +75,7 @@ pub(super) struct Connection {
 #[derive(Default)]
 struct Writing {
     batch: Vec<Item>,
-    /// Something was given to the socket and is not flushed.
-    flushing: bool,
-    /// To be settled once it is.
+    /// To be settled once what was given to the socket has been flushed.
     settle: Vec<DeliveryId>,
 }
 
@@ -100,10 +92,10 @@ enum Event {
 }
 
 impl Connection {
-    pub(super) fn new(services: Arc<Services>, client: Client, mut socket: WebSocketStream<Stream>) -> Self {
+    pub(super) fn new(services: Arc<Services>, client: Client, mut socket: Socket) -> Self {
         let now = now();
         let settings = &services.session;
-        socket.get_mut().set_budget(settings.max_connect_bytes);
+        socket.stream().set_budget(settings.max_connect_bytes);
         let limits = Limits {
             headers: settings.max_headers,
             header_bytes: settings.max_header_bytes.min(settings.max_connect_bytes),
@@ -153,7 +145,7 @@ impl Connection {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let event = std::future::poll_fn(|context| self.poll(context)).await;
+            let event = poll_fn(|context| self.poll(context)).await;
             self.on_event(event);
         }
         // Boxed, as memory that only the end needs.
@@ -180,7 +172,7 @@ impl Connection {
             return Poll::Ready(Event::Confirmed(ticket, result));
         }
         if self.is_reading()
-            && let Poll::Ready(message) = self.socket.poll_next_unpin(context)
+            && let Poll::Ready(message) = self.socket.poll_read(context)
         {
             return Poll::Ready(Event::Inbound(message));
         }
@@ -207,46 +199,29 @@ impl Connection {
     fn poll_outbound(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         loop {
             let signal = self.outbox.poll(context, self.services.server.write_buffer, &mut self.writing.batch);
-            if let Err(error) = self.feed() {
-                return Poll::Ready(Event::WriteFailed(error));
+            for Item { frame, text, settle } in std::mem::take(&mut self.writing.batch) {
+                self.writing.settle.extend(settle);
+                if let Err(error) = self.socket.feed(frame, text) {
+                    return Poll::Ready(Event::WriteFailed(error));
+                }
             }
             if let Some(signal) = signal {
                 return Poll::Ready(Event::Signal(signal));
             }
-            if !self.writing.flushing {
+            if self.socket.is_flushed() {
                 return Poll::Pending;
             }
-            match Pin::new(&mut self.socket).poll_flush(context) {
+            match self.socket.poll_flush(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Err(error)) => return Poll::Ready(Event::WriteFailed(error)),
                 Poll::Ready(Ok(())) => {}
             }
-            self.writing.flushing = false;
             self.outbox.written();
             self.session.sent(now());
             if self.undecoded || !self.writing.settle.is_empty() {
                 return Poll::Ready(Event::Written);
             }
         }
-    }
-
-    /// Gives the batch to the socket's buffer.
-    fn feed(&mut self) -> Result<(), WebSocketError> {
-        for Item { frame, text, settle } in std::mem::take(&mut self.writing.batch) {
-            self.writing.settle.extend(settle);
-            self.writing.flushing = true;
-            let mut kind = if text { Data::Text } else { Data::Binary };
-            let mut rest = frame;
-            while rest.len() > FRAGMENT {
-                let fragment = rest.split_to(FRAGMENT);
-                let fragment = WebSocketFrame::message(fragment, OpCode::Data(kind), false);
-                Pin::new(&mut self.socket).start_send(WebSocketMessage::Frame(fragment))?;
-                kind = Data::Continue;
-            }
-            let last = WebSocketFrame::message(rest, OpCode::Data(kind), true);
-            Pin::new(&mut self.socket).start_send(WebSocketMessage::Frame(last))?;
-        }
-        Ok(())
     }
 
     /// Until CONNECT is answered nothing more is read than CONNECT.
@@ -273,7 +248,7 @@ impl Connection {
 
     fn deadline(&self) -> Instant {
         let ping = self.ping_deadline();
-        let stalled = if self.writing.flushing { self.outbox.deadline() } else { None };
+        let stalled = if self.socket.is_flushed() { None } else { self.outbox.deadline() };
         [self.session.deadline(), stalled].into_iter().flatten().fold(ping, Instant::min)
     }
 
@@ -300,7 +275,7 @@ impl Connection {
 
     fn on_inbound(&mut self, message: Option<Result<WebSocketMessage, WebSocketError>>) {
         let now = now();
-        self.received = self.socket.get_ref().received();
+        self.received = self.socket.stream().received();
         self.last_inbound = now;
         self.unanswered_pings = 0;
         let (bytes, is_data) = match message {
@@ -324,7 +299,7 @@ impl Connection {
     fn on_read_error(&mut self, error: &WebSocketError) {
         let settings = &self.services.session;
         let refusal = match error {
-            WebSocketError::Io(_) if self.socket.get_ref().is_spent() => {
+            WebSocketError::Io(_) if self.socket.stream().is_spent() => {
                 let limit = settings.max_connect_bytes;
                 Refusal::too_large(
                     "What came before CONNECT was complete, in bytes,",
@@ -357,7 +332,7 @@ impl Connection {
 
     fn on_timer(&mut self) {
         let now = now();
-        let received = self.socket.get_ref().received();
+        let received = self.socket.stream().received();
         let has_come = std::mem::replace(&mut self.received, received) != received;
         if has_come || !self.is_reading() {
             // Part of a message came, or it is the gateway that does not listen: the silence proves nothing.
@@ -375,8 +350,8 @@ impl Connection {
             }
             self.unanswered_pings += 1;
             self.last_ping = now;
-            if Pin::new(&mut self.socket).start_send(WebSocketMessage::Ping(Bytes::new())).is_ok() {
-                self.writing.flushing = true;
+            if let Err(error) = self.socket.ping() {
+                debug!(%error, "ping failed"); // and reading will say why the connection has ended
             }
         }
         self.input(Input::Deadline);
@@ -454,160 +429,6 @@ impl Connection {
         }
     }
 
-    fn perform(&mut self, action: Action) {
-        match action {
-            Action::Send(frame) => {
-                let item = render_frame(&frame, self.session.version());
-                self.outbox.push_firm(item, now());
-            }
-            Action::Deliver(deliver) => self.deliver(&deliver),
-            Action::Heartbeat => {
-                let item = Item { frame: Bytes::from_static(HEARTBEAT), text: true, settle: None };
-                self.outbox.push_firm(item, now());
-            }
-            Action::Close(code, reason) => self.closing = Some((code, reason)),
-            Action::PublishWill(will) => self.will = Some(will),
-            Action::Authenticate(ticket, credentials) => {
-                let services = Arc::clone(&self.services);
-                self.operation =
-                    Some(super::operation::authenticate(services, self.client.id.clone(), ticket, credentials));
-            }
-            Action::Forget(key) => self.consumers.forget(key),
-            Action::Unsubscribe(ticket, key, delete) => self.unsubscribe(ticket, key, delete),
-            action => {
-                // The session makes no such action before it has been authenticated.
-                if let Some(link) = self.link.clone() {
-                    self.perform_on(&link, action);
-                }
-            }
-        }
-    }
-
-    /// Actions that need the broker.
-    fn perform_on(&mut self, link: &Arc<dyn Link>, action: Action) {
-        match action {
-            Action::Publish(ticket, message) => match link.try_reserve() {
-                Some(permit) => self.confirm(ticket, link.publish(permit, message)),
-                None => self.operation = Some(super::operation::publish(Arc::clone(link), ticket, message)),
-            },
-            Action::Settle(ticket, deliveries, settlement) => {
-                self.confirm(ticket, link.settle(&deliveries, settlement));
-            }
-            Action::Commit(ticket, transaction) => {
-                self.operation = Some(super::operation::commit(Arc::clone(link), ticket, transaction));
-            }
-            Action::Subscribe(ticket, key, Request::Shared(source, reader)) => {
-                let (hub, outbox) = (self.services.hub.clone(), Arc::clone(&self.outbox));
-                self.operation =
-                    Some(super::operation::join(hub, Arc::clone(link), outbox, ticket, key, source, reader));
-            }
-            Action::Subscribe(ticket, key, Request::Dedicated(request)) => {
-                self.operation = Some(super::operation::subscribe(Arc::clone(link), ticket, key, request));
-            }
-            Action::DeleteDurable(ticket, name) => {
-                self.operation = Some(super::operation::delete_durable(Arc::clone(link), ticket, name));
-            }
-            Action::Send(_)
-            | Action::Deliver(_)
-            | Action::Heartbeat
-            | Action::Close(..)
-            | Action::PublishWill(_)
-            | Action::Authenticate(..)
-            | Action::Forget(_)
-            | Action::Unsubscribe(..) => {}
-        }
-    }
-
-    fn deliver(&mut self, deliver: &Deliver) {
-        let Deliver { subscription, message_id, ack, destination, delivery, settle_when_written } = deliver;
-        let frame = MessageFrame {
-            subscription: subscription.as_deref(),
-            message_id,
-            ack: ack.as_deref(),
-            destination,
-            redelivered: delivery.redelivered,
-            gap: delivery.gap,
-            headers: &delivery.message.headers,
-            body: &delivery.message.body,
-        };
-        let (item, _) = render(&frame, self.session.version());
-        self.outbox.push_firm(Item { settle: *settle_when_written, ..item }, now());
-    }
-
-    fn unsubscribe(&mut self, ticket: Ticket, key: SubscriptionKey, delete: bool) {
-        if let Some(subscription) = self.consumers.take(key) {
-            self.operation = Some(super::operation::cancel(subscription, ticket, key, delete));
-            return;
-        }
-        self.memberships.retain(|(membership, _)| *membership != key);
-        self.input(Input::Done(ticket, Ok(Done::Outcome(Outcome::DONE))));
-    }
-
-    fn confirm(&mut self, ticket: Ticket, confirmation: Confirmation) {
-        match confirmation {
-            Confirmation::Ready(result) => {
-                self.input(Input::Done(ticket, result.map(Done::Outcome).map_err(Refusal::from)));
-            }
-            Confirmation::Waiting(_) => self.confirmations.push(Pending { ticket, confirmation }),
-        }
-    }
-
-    fn on_completed(&mut self, completed: Completed) {
-        match completed {
-            Completed::Authenticated(ticket, Ok((principal, link))) => {
-                let capabilities = link.capabilities();
-                self.link = Some(link);
-                let admitted = self.client.registration.name(&principal);
-                self.input(Input::Done(ticket, admitted.map(|()| Done::Authenticated(principal, capabilities))));
-                if self.session.is_connected() {
-                    self.lift_limits();
-                }
-            }
-            Completed::Joined(ticket, key, Ok(membership)) => {
-                self.memberships.push((key, membership));
-                self.input(Input::Done(ticket, Ok(Done::Outcome(Outcome::DONE))));
-            }
-            Completed::Opened(ticket, key, Ok(subscription)) => {
-                let done = match subscription.reply_address() {
-                    Some(address) => Done::ReplyAddress(address.clone()),
-                    None => Done::Outcome(Outcome::DONE),
-                };
-                self.consumers.add(key, subscription);
-                self.input(Input::Done(ticket, Ok(done)));
-            }
-            Completed::Cancelled(ticket, key, subscription, result) => {
-                self.consumers.keep_cancelled(key, subscription);
-                let done = result.map(|()| Done::Outcome(Outcome::DONE)).map_err(Refusal::from);
-                self.input(Input::Done(ticket, done));
-            }
-            Completed::Published(ticket, Ok(confirmation)) => self.confirm(ticket, confirmation),
-            Completed::Deleted(ticket, result) => {
-                let done = result.map(|()| Done::Outcome(Outcome::DONE)).map_err(Refusal::from);
-                self.input(Input::Done(ticket, done));
-            }
-            Completed::Authenticated(ticket, Err(refusal)) => self.input(Input::Done(ticket, Err(refusal))),
-            Completed::Joined(ticket, _, Err(error))
-            | Completed::Opened(ticket, _, Err(error))
-            | Completed::Published(ticket, Err(error)) => self.input(Input::Done(ticket, Err(error.into()))),
-        }
-    }
-
-    /// From CONNECTED on, the version's own rules and the larger limits hold.
-    fn lift_limits(&mut self) {
-        let Some(principal) = self.session.principal() else { return };
-        let (name, version) = (&principal.name, self.session.version().as_str());
-        info!(session = %self.client.id, peer = %self.client.peer, user = %name, version, "connected");
-        let settings = &self.services.session;
-        self.decoder.set_version(self.session.version());
-        self.decoder.set_limits(Limits {
-            headers: settings.max_headers,
-            header_bytes: settings.max_header_bytes,
-            body: settings.max_body,
-            frame: None,
-        });
-        self.socket.get_mut().lift_budget();
-    }
-
     /// The end: everything of this session goes back to where it came from, the will is published, and what waits is
     /// sent before the close (contract, §6), all within `server.close_timeout`.
     async fn finish(&mut self) {
@@ -616,72 +437,44 @@ impl Connection {
         self.outbox.discard_unsettled();
         self.consumers = Consumers::default();
         let within = self.services.server.close_timeout;
-        self.publish_will().await;
-        let (code, reason) = if let Some((code, reason)) = self.closing.take() {
-            let in_time = tokio::time::timeout(within, self.say_goodbye(code, &reason)).await.is_ok();
-            (Some(code.0), if in_time { reason } else { format!("{reason}; the client did not close in time") })
-        } else {
-            let _ = tokio::time::timeout(within, self.answer_goodbye()).await;
-            (None, "closed by the client".to_owned())
+        let closing = self.closing.take();
+        let will = publish_will(self.link.clone(), self.will.take(), self.services.session.confirm_timeout);
+        // A SEND that was taken, or a COMMIT, should not fail because its sender left.
+        let operation = self.operation.take();
+        let operation = async move {
+            if let Some(operation) = operation {
+                let _ = tokio::time::timeout(within, operation).await;
+            }
         };
-        if let Some(operation) = self.operation.take() {
-            // A SEND that was taken, or a COMMIT, should not fail because its sender left.
-            let _ = tokio::time::timeout(within, operation).await;
-        }
+        let goodbye = tokio::time::timeout(within, self.say_goodbye(closing.as_ref()));
+        let (goodbye, (), ()) = tokio::join!(goodbye, will, operation);
+        let (code, reason) = match &closing {
+            Some((code, reason)) => (Some(code.0), reason.as_str()),
+            None => (None, "closed by the client"),
+        };
+        let in_time = goodbye.is_ok();
         let dropped = self.outbox.dropped();
-        info!(session = %self.client.id, peer = %self.client.peer, code, reason, dropped, "disconnected");
+        info!(session = %self.client.id, peer = %self.client.peer, code, reason, in_time, dropped, "disconnected");
     }
 
-    async fn publish_will(&mut self) {
-        let (Some(will), Some(link)) = (self.will.take(), self.link.clone()) else { return };
-        let within = self.services.session.confirm_timeout;
-        let published = tokio::time::timeout(within, async move {
-            let permit = link.reserve().await?;
-            link.publish(permit, will).await
-        });
-        match published.await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => info!(session = %self.client.id, %error, "the will was not published"),
-            Err(_) => info!(session = %self.client.id, "the will was not confirmed within session.confirm_timeout"),
+    /// Sends what waits, then the close; or, where the client has closed already, the answer to that.
+    async fn say_goodbye(&mut self, closing: Option<&(CloseCode, String)>) {
+        match closing {
+            Some((code, reason)) => {
+                if self.write_all().await.is_ok() {
+                    self.socket.close(*code, reason).await;
+                }
+            }
+            None => self.socket.answer_close().await,
         }
-    }
-
-    /// Sends what waits, then the close, and reads on until the client has closed, too: a socket that is closed with
-    /// bytes unread would take back what was just sent (RFC 6455 §7.1.1). Nothing follows the client's own close, so
-    /// with that read the socket can go.
-    async fn say_goodbye(&mut self, code: CloseCode, reason: &str) {
-        if self.write_all().await.is_err() {
-            return;
-        }
-        let reason = Utf8Bytes::from(reason.get(..reason.len().min(120)).unwrap_or_default());
-        let close = WebSocketMessage::Close(Some(CloseFrame { code: code.0.into(), reason }));
-        let _ = Pin::new(&mut self.socket).start_send(close);
-        if std::future::poll_fn(|context| Pin::new(&mut self.socket).poll_flush(context)).await.is_err() {
-            return;
-        }
-        let mut has_closed = false;
-        while let Some(Ok(message)) = self.socket.next().await {
-            has_closed |= message.is_close();
-        }
-        let stream = self.socket.get_mut();
-        stream.lift_budget();
-        let _ = tokio::io::AsyncWriteExt::shutdown(stream).await;
-        let mut ignored = [0; 1024];
-        while !has_closed && stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
-    }
-
-    /// The client closed first: send the answer that tungstenite has ready (RFC 6455 §5.5.1), and no more.
-    async fn answer_goodbye(&mut self) {
-        let _ = std::future::poll_fn(|context| Pin::new(&mut self.socket).poll_flush(context)).await;
-        let _ = tokio::io::AsyncWriteExt::shutdown(self.socket.get_mut()).await;
     }
 
     async fn write_all(&mut self) -> Result<(), WebSocketError> {
         loop {
-            let event = std::future::poll_fn(|context| match self.poll_outbound(context) {
+            let event = poll_fn(|context| match self.poll_outbound(context) {
                 Poll::Ready(event) => Poll::Ready(Some(event)),
-                Poll::Pending if self.writing.flushing => Poll::Pending,
-                Poll::Pending => Poll::Ready(None),
+                Poll::Pending if self.socket.is_flushed() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
             });
             match event.await {
                 None => return Ok(()),
@@ -692,8 +485,20 @@ impl Connection {
     }
 }
 
-fn is_reset(error: &tokio_tungstenite::tungstenite::error::ProtocolError) -> bool {
-    use tokio_tungstenite::tungstenite::error::ProtocolError;
+async fn publish_will(link: Option<Arc<dyn Link>>, will: Option<Message>, within: Duration) {
+    let (Some(link), Some(will)) = (link, will) else { return };
+    let published = tokio::time::timeout(within, async move {
+        let permit = link.reserve().await?;
+        link.publish(permit, will).await
+    });
+    match published.await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => info!(%error, "a will was not published"),
+        Err(_) => info!("a will was not confirmed within session.confirm_timeout"),
+    }
+}
+
+fn is_reset(error: &ProtocolError) -> bool {
     matches!(error, ProtocolError::ResetWithoutClosingHandshake)
 }
 
