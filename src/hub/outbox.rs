@@ -154,7 +154,7 @@ impl Outbox {
 
     /// Takes a signal, and moves frames of at most `limit` bytes, or one frame of any size, into `batch`.
     /// The task is woken when there may be more. Nothing is taken while an earlier batch is in hand.
-    pub fn poll(&self, context: &mut Context<'_>, limit: usize, batch: &mut Vec<Item>) -> Option<Signal> {
+    pub fn poll(&self, context: &mut Context<'_>, limit: usize, batch: &mut VecDeque<Item>) -> Option<Signal> {
         let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             state.waker = Some(context.waker().clone());
@@ -206,10 +206,12 @@ impl Outbox {
         state.clear();
     }
 
-    /// Drops what waits and would be settled once written: its subscription ends, and it goes to another reader.
-    pub fn discard_unsettled(&self) {
+    /// Drops what waits, would be settled once written, and is `meant`: its subscription ends, and it goes to another
+    /// reader.
+    pub fn discard_unsettled(&self, meant: impl Fn(DeliveryId) -> bool) {
         let mut state = self.lock();
-        let is_unsettled = |place: &Option<Queued>| place.as_ref().is_some_and(|queued| queued.item.settle.is_some());
+        let settles = |queued: &Queued| queued.item.settle.is_some_and(&meant);
+        let is_unsettled = |place: &Option<Queued>| place.as_ref().is_some_and(settles);
         let (gone, left) = std::mem::take(&mut state.queue).into_iter().partition::<VecDeque<_>, _>(is_unsettled);
         state.queue = left;
         state.live -= gone.len();
@@ -290,7 +292,7 @@ impl State {
         self.queue.push_back(Some(Queued { item, when_full, key }));
     }
 
-    fn take(&mut self, limit: usize, batch: &mut Vec<Item>) {
+    fn take(&mut self, limit: usize, batch: &mut VecDeque<Item>) {
         while let Some(place) = self.queue.front() {
             let size = place.as_ref().map_or(0, |next| next.item.frame.len());
             if self.in_hand.as_ref().is_some_and(|in_hand| in_hand.bytes + size > limit) {
@@ -302,7 +304,7 @@ impl State {
                 let in_hand = self.in_hand.get_or_insert(InHand { bytes: 0, firm: 0 });
                 in_hand.bytes += size;
                 in_hand.firm += usize::from(queued.is_firm());
-                batch.push(queued.item);
+                batch.push_back(queued.item);
             }
         }
         if self.queue.is_empty() {
@@ -313,12 +315,13 @@ impl State {
         }
     }
 
-    /// Empties a place. The place itself goes when the ones before it have gone.
+    /// Empties a place, unless what stood there was taken. The place itself goes when the ones before it have gone.
     fn remove(&mut self, number: u64) {
-        let index = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let Some(index) = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok()) else { return };
         if let Some(queued) = self.queue.get_mut(index).and_then(Option::take) {
             self.live -= 1;
             self.bytes -= queued.item.frame.len();
+            self.firm -= usize::from(queued.is_firm());
             self.dropped += 1;
         }
     }
@@ -431,7 +434,7 @@ mod tests {
 
         /// What the task gets: frames of up to `limit` bytes, and a signal.
         fn take(&self, limit: usize) -> (Vec<String>, Option<Signal>) {
-            let mut batch = Vec::new();
+            let mut batch = VecDeque::new();
             let signal = self.outbox.poll(&mut Context::from_waker(Waker::noop()), limit, &mut batch);
             (batch.iter().map(|item| String::from_utf8_lossy(&item.frame).trim().to_owned()).collect(), signal)
         }
@@ -560,6 +563,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_taken_is_not_replaced_and_nothing_else_goes_in_its_stead() {
+        let script = Script::new();
+        script.conflate("x1", "x");
+        script.outbox.push_firm(item("receipt"), script.now);
+        script.conflate("y1", "y");
+        script.conflate("y2", "y");
+        assert_eq!(script.take(1).0, ["x1"]);
+        script.conflate("x2", "x");
+        script.outbox.written(script.now);
+        assert_eq!(script.drain(), ["receipt", "y2", "x2"]);
+        assert_eq!(script.outbox.lock().firm, 0);
+    }
+
+    #[test]
     fn conflate_with_too_many_keys_ends_the_session() {
         let script = Script::new();
         for key in ["a", "b", "c", "d"] {
@@ -605,7 +622,7 @@ mod tests {
         let id = DeliveryId { consumer: 1, tag: 1 };
         script.outbox.push_firm(Item { settle: Some(id), ..item("delivery") }, script.now);
         script.outbox.push_firm(item("receipt"), script.now);
-        script.outbox.discard_unsettled();
+        script.outbox.discard_unsettled(|other| other == id);
         assert_eq!(script.drain(), ["receipt"]);
         script.push("a", WhenFull::DropOldest);
         script.push("b", WhenFull::Disconnect);

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use destination::{Destination, Separators, Spelling, Usage};
-pub use headers::{Headers, Text};
+pub use headers::{Headers, Text, detached};
 pub(crate) use pattern::is_open_to_wildcards;
 pub use pattern::{Pattern, Segment, decode};
 pub use refusal::{CloseCode, Refusal};

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, Sink, StreamExt};
@@ -16,9 +16,11 @@ use tokio_tungstenite::tungstenite::{Error, Utf8Bytes};
 use super::stream::Stream;
 use crate::message::CloseCode;
 
-/// Larger frames are sent in fragments of this many bytes: tungstenite's write buffer keeps the size of the largest
-/// fragment that it ever held.
+/// Larger messages are sent in fragments of this many bytes: tungstenite's write buffer keeps the size of the most that
+/// it ever held.
 const FRAGMENT: usize = 16 * 1024;
+/// Bytes of Pongs that may wait beside.
+const PONGS: usize = 1024;
 /// Bytes of a close frame's reason (RFC 6455 §5.5: a control frame has at most 125, two of them the code).
 const REASON: usize = 123;
 
@@ -28,14 +30,20 @@ pub(super) struct Socket {
     websocket: Option<WebSocketStream<Stream>>,
     config: WebSocketConfig,
     is_flushed: bool,
+    /// What is left of the message that is being written, and how its next fragment is marked.
+    unsent: Option<(Bytes, Data)>,
 }
 
 impl Socket {
     /// The WebSocket on `stream` after its handshake; `early` is what the client sent behind its request.
+    ///
+    /// The write buffer has room for `config.write_buffer_size` bytes, one fragment and a few Pongs. There must be an end:
+    /// a client that sends Pings and reads nothing would fill it with Pongs.
     pub(super) async fn new(mut stream: Stream, early: &[u8], config: WebSocketConfig) -> Self {
+        let config = config.max_write_buffer_size(config.write_buffer_size + FRAGMENT + PONGS);
         stream.begin_frames(early);
         let websocket = WebSocketStream::from_partially_read(stream, early.to_vec(), Role::Server, Some(config)).await;
-        Socket { websocket: Some(websocket), config, is_flushed: true }
+        Socket { websocket: Some(websocket), config, is_flushed: true, unsent: None }
     }
 
     /// The next message of any kind. `None` when the WebSocket has been closed.
@@ -49,16 +57,34 @@ impl Socket {
         polled
     }
 
-    /// Puts one message into the write buffer.
-    pub(super) fn feed(&mut self, message: Bytes, text: bool) -> Result<(), Error> {
-        let mut kind = if text { Data::Text } else { Data::Binary };
-        let mut rest = message;
-        while rest.len() > FRAGMENT {
-            let fragment = rest.split_to(FRAGMENT);
-            self.start_send(Message::Frame(Frame::message(fragment, OpCode::Data(kind), false)))?;
-            kind = Data::Continue;
+    /// Begins a message. The one before must have been fed whole.
+    pub(super) fn begin(&mut self, message: Bytes, text: bool) {
+        self.unsent = Some((message, if text { Data::Text } else { Data::Binary }));
+    }
+
+    /// Puts the message that was begun into the write buffer, fragment by fragment, as fast as the client takes them.
+    pub(super) fn poll_feed(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while let Some((message, kind)) = self.unsent.take() {
+            let length = message.len().min(FRAGMENT);
+            let is_last = length == message.len();
+            let fragment = Frame::message(message.slice(..length), OpCode::Data(kind), is_last);
+            let ready = Pin::new(self.websocket()).poll_ready(context);
+            let sent = ready.map(|ready| ready.and_then(|()| self.start_send(Message::Frame(fragment))));
+            match sent {
+                Poll::Ready(Ok(())) if is_last => {}
+                Poll::Ready(Ok(())) => self.unsent = Some((message.slice(length..), Data::Continue)),
+                Poll::Ready(Err(Error::WriteBufferFull(_))) => {
+                    self.unsent = Some((message, kind));
+                    ready!(self.poll_flush(context))?;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.unsent = Some((message, kind));
+                    return Poll::Pending;
+                }
+            }
         }
-        self.start_send(Message::Frame(Frame::message(rest, OpCode::Data(kind), true)))
+        Poll::Ready(Ok(()))
     }
 
     /// Puts a Ping into the write buffer.

@@ -2,7 +2,9 @@
 
 use super::send::{check_publishable, check_supported};
 use super::{Context, Principal, flag};
-use crate::message::{Capabilities, Credentials, Destination, Headers, Message, PublishOptions, Refusal, Text, Usage};
+use crate::message::{
+    Capabilities, Credentials, Destination, Headers, Message, PublishOptions, Refusal, Text, Usage, detached,
+};
 use crate::stomp::{Command, Frame, Heartbeat, Version};
 
 /// What CONNECT settles for the rest of the session.
@@ -23,7 +25,8 @@ impl Connect {
     /// Versions that are not ours, a `heart-beat` that is none, a login that is no name, a `host` that is neither a
     /// host name nor `/`, a will that could not be published.
     pub(super) fn read(frame: &Frame, context: &Context) -> Result<(Self, Credentials), Refusal> {
-        let get = |header: &str| frame.headers.get(header).cloned();
+        // Copies: these stay for as long as the session, the read buffer that they came in need not.
+        let get = |header: &str| frame.headers.get(header).map(detached);
         let offered = get("accept-version");
         let version = Version::negotiate(offered.as_deref())
             .ok_or_else(|| Refusal::no_common_version(offered.as_deref().unwrap_or_default()))?;

@@ -430,7 +430,6 @@ impl Session {
         }
         match connected.ending.take() {
             Some(Ending::Disconnect(receipt)) => {
-                connected.connect.will = None; // a will is for those who leave without a word
                 actions.extend(receipt.map(|receipt| Action::Send(receipt_frame(&receipt, &Outcome::DONE))));
                 actions.push(Action::Close(CloseCode::NORMAL, "Disconnected".to_owned()));
             }
@@ -536,6 +535,7 @@ impl Connected {
             Command::Commit => self.commit(&frame, handler),
             Command::Abort => self.abort(&frame, handler),
             Command::Disconnect => {
+                self.connect.will = None; // a will is for those who leave without a word
                 self.ending = Some(Ending::Disconnect(frame.headers.get("receipt").cloned()));
                 Ok(())
             }

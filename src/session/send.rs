@@ -11,6 +11,8 @@ use crate::message::{
 use crate::stomp::Frame;
 
 const TEMPORARY_QUEUE: &str = "/temp-queue/";
+pub(super) const NO_ARGUMENTS: &str =
+    "the broker behind this gateway takes no arguments; its settings bound its queues";
 
 impl Connected {
     pub(super) fn send(&mut self, frame: Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
@@ -28,7 +30,7 @@ impl Connected {
         };
         let receipt = frame.headers.get("receipt").cloned();
         let transaction = frame.headers.get("transaction").cloned();
-        let message = message(frame, destination, reply_to, &self.principal)?;
+        let message = message(frame, destination, reply_to, &self.principal, self.capabilities)?;
         if let Some(name) = transaction {
             self.transactions.stage_message(&name, message, handler.settings())?;
             handler.receipt(receipt, &Outcome::DONE);
@@ -95,6 +97,7 @@ fn message(
     destination: Destination,
     reply_to: Option<Text>,
     principal: &Principal,
+    capabilities: Capabilities,
 ) -> Result<Message, Refusal> {
     let options = options(&frame, &destination)?;
     let mut headers = Headers::with_capacity(frame.headers.len() + 1);
@@ -114,6 +117,9 @@ fn message(
                 ));
             }
             "reply-to" if reply_to.is_some() => {}
+            argument if is_queue_argument(argument) && !capabilities.arguments => {
+                return Err(Refusal::unsupported(argument, NO_ARGUMENTS));
+            }
             name if is_consumed(name) => {}
             _ if headers.get(name).is_some() => {} // the first of a repeated header counts
             _ => headers.push(name.clone(), value.clone()),

@@ -44,7 +44,7 @@ pub struct Settings {
     /// The shortest heart-beat interval that is agreed to. Default 1 s.
     #[serde(with = "humantime_serde")]
     pub heartbeat_min: Duration,
-    /// The longest heart-beat interval that is agreed to. Default 60 s.
+    /// The longest interval at which the gateway sends heart-beats; a client may send its own more rarely. Default 60 s.
     #[serde(with = "humantime_serde")]
     pub heartbeat_max: Duration,
     /// Frames per second that a client may send; 0 is no limit. Default 0.

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::in_flight::Kind;
 use super::{Action, Connected, Deliver, Handler, Request, Settings, SubscriptionKey, flag, number, required};
 use crate::message::{
-    Delivery, DeliveryId, Destination, DurableName, Headers, Outcome, Refusal, Settlement, SharedSource, Source,
-    Spelling, Subscribe, Text, Usage,
+    Capabilities, Delivery, DeliveryId, Destination, DurableName, Headers, Outcome, Refusal, Settlement, SharedSource,
+    Source, Spelling, Subscribe, Text, Usage, detached,
 };
 use crate::stomp::{Frame, Reader, Version};
 
@@ -47,6 +47,16 @@ struct Subscription {
     unsettled: VecDeque<Unsettled>,
     /// Deliveries that open transactions have claimed.
     claimed: usize,
+}
+
+/// What SUBSCRIBE says of a new subscription.
+struct New {
+    id: Option<Text>,
+    destination: Text,
+    spelling: Spelling,
+    ack: AckMode,
+    reply: Option<Reply>,
+    durable: Option<DurableName>,
 }
 
 /// A private reply address.
@@ -93,7 +103,7 @@ impl Connected {
         check_arguments(frame, self.capabilities)?;
         let source = self.source(frame, &destination, id.as_ref(), ack)?;
         if let Destination::TemporaryQueue(name) = &destination
-            && self.subscriptions.adopt_reply(name, id.as_ref())?
+            && self.subscriptions.adopt_reply(name, id.as_ref())
         {
             handler.receipt(receipt, &Outcome::DONE);
             return Ok(());
@@ -105,11 +115,19 @@ impl Connected {
             Destination::TemporaryQueue(name) => Some(Reply { name: name.clone(), address: None }),
             _ => None,
         };
-        let key = self.subscriptions.add(id.clone(), spelling.clone(), spelling_used, ack, reply, settings)?;
+        let durable = match &source {
+            Wanted::Dedicated(Source::Durable(name, _)) => Some(name.clone()),
+            _ => None,
+        };
+        let new = New { id: id.clone(), destination: spelling.clone(), spelling: spelling_used, ack, reply, durable };
+        let key = self.subscriptions.add(new, settings)?;
         let request = match source {
             Wanted::Shared(source) => {
                 let version = self.connect.version;
-                Request::Shared(source, Reader { subscription: id, spelling: spelling_used, version })
+                Request::Shared(
+                    source,
+                    Reader { subscription: id.as_ref().map(detached), spelling: spelling_used, version },
+                )
             }
             Wanted::Dedicated(source) => {
                 Request::Dedicated(Subscribe { source, prefetch, arguments: arguments(frame) })
@@ -283,6 +301,14 @@ fn delivery_named(message_id: &str) -> Option<(SubscriptionKey, u64)> {
     Some((SubscriptionKey(key.parse().ok()?), sequence.parse().ok()?))
 }
 
+/// Refuses queue and consumer arguments where the broker has none, rather than lose them.
+fn check_arguments(frame: &Frame, capabilities: Capabilities) -> Result<(), Refusal> {
+    match arguments(frame).iter().next() {
+        Some((name, _)) if !capabilities.arguments => Err(Refusal::unsupported(name, super::send::NO_ARGUMENTS)),
+        _ => Ok(()),
+    }
+}
+
 fn arguments(frame: &Frame) -> Headers {
     frame
         .headers
@@ -293,15 +319,7 @@ fn arguments(frame: &Frame) -> Headers {
 }
 
 impl Subscriptions {
-    fn add(
-        &mut self,
-        id: Option<Text>,
-        destination: Text,
-        spelling: Spelling,
-        ack: AckMode,
-        reply: Option<Reply>,
-        settings: &Settings,
-    ) -> Result<SubscriptionKey, Refusal> {
+    fn add(&mut self, new: New, settings: &Settings) -> Result<SubscriptionKey, Refusal> {
         if self.all.len() >= settings.max_subscriptions {
             let what = "Subscriptions of one session, those with deliveries still to be acknowledged among them";
             return Err(Refusal::limit_exceeded(what, settings.max_subscriptions, "session.max_subscriptions"));
@@ -311,13 +329,15 @@ impl Subscriptions {
         if self.all.is_empty() {
             self.all.reserve_exact(1); // most sessions have one, and four times its size is what they would get
         }
+        // Copies: these stay for as long as the subscription, the read buffer that they came in need not.
         self.all.push(Subscription {
             key,
-            id,
-            destination,
-            spelling,
-            ack,
-            reply,
+            id: new.id.as_ref().map(detached),
+            destination: detached(&new.destination),
+            spelling: new.spelling,
+            ack: new.ack,
+            reply: new.reply,
+            durable: new.durable,
             cancelled: false,
             next_sequence: 0,
             void_before: 0,
@@ -336,17 +356,17 @@ impl Subscriptions {
     ) -> Result<SubscriptionKey, Refusal> {
         let destination = Destination::TemporaryQueue(name.clone()).spelled(Spelling::Slash);
         let reply = Some(Reply { name, address: None });
-        self.add(id, destination, Spelling::Slash, AckMode::Auto, reply, settings)
+        let new = New { id, destination, spelling: Spelling::Slash, ack: AckMode::Auto, reply, durable: None };
+        self.add(new, settings)
     }
 
-    /// Gives a reply address that a SEND has opened the id of an explicit SUBSCRIBE, which may come once.
-    fn adopt_reply(&mut self, name: &Text, id: Option<&Text>) -> Result<bool, Refusal> {
-        let Some(subscription) = self.reply_mut(name) else { return Ok(false) };
-        if subscription.id.as_ref() != Some(&subscription.destination) {
-            return Err(Refusal::duplicate_subscription(&subscription.destination));
-        }
+    /// Gives a reply address that a SEND opened the id of an explicit SUBSCRIBE. One that has such an id keeps it.
+    fn adopt_reply(&mut self, name: &Text, id: Option<&Text>) -> bool {
+        let implicit = Destination::TemporaryQueue(name.clone()).spelled(Spelling::Slash);
+        let open = self.reply_mut(name).filter(|subscription| subscription.id.as_ref() == Some(&implicit));
+        let Some(subscription) = open else { return false };
         subscription.id = id.cloned();
-        Ok(true)
+        true
     }
 
     fn reply_mut(&mut self, name: &Text) -> Option<&mut Subscription> {
@@ -458,12 +478,13 @@ impl Subscriptions {
     }
 
     /// The transaction that claimed these is aborted: they wait again.
-    pub(super) fn give_back(&mut self, key: SubscriptionKey, claimed: Vec<Unsettled>) {
-        let Some(subscription) = self.get_mut(key) else { return };
+    pub(super) fn give_back(&mut self, key: SubscriptionKey, claimed: Vec<Unsettled>) -> Option<Action> {
+        let subscription = self.get_mut(key)?;
         subscription.claimed -= claimed.len();
         let void_before = subscription.void_before;
         subscription.unsettled.extend(claimed.into_iter().filter(|unsettled| unsettled.sequence >= void_before));
         subscription.unsettled.make_contiguous().sort_unstable_by_key(|unsettled| unsettled.sequence);
+        self.forget_if_settled(key)
     }
 
     /// Whether all of these can still be settled.

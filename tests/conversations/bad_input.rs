@@ -5,6 +5,9 @@ use stompgate::gateway::Gateway;
 use crate::support::raw::{BINARY, CLOSE, FIN, PING, TEXT, header};
 use crate::support::{Client, Raw, gateway, gateway_with, wire};
 
+/// The first byte and the payload.
+type WebSocketFrame<'a> = (u8, &'a [u8]);
+
 #[tokio::test]
 async fn a_text_message_that_is_not_utf_8_is_closed_with_1007() {
     let gateway = gateway();
@@ -21,7 +24,7 @@ async fn a_text_message_that_is_not_utf_8_is_closed_with_1007() {
 #[tokio::test]
 async fn what_is_against_rfc_6455_is_closed_with_1002() {
     let gateway = gateway();
-    let attacks: &[(&str, &[(u8, &[u8])])] = &[
+    let attacks: &[(&str, &[WebSocketFrame])] = &[
         ("RSV1", &[(TEXT | 0x40, b"\n")]),
         ("RSV2", &[(TEXT | 0x20, b"\n")]),
         ("RSV3", &[(TEXT | 0x10, b"\n")]),
@@ -91,9 +94,9 @@ async fn a_message_over_the_limit_is_closed_with_1009_before_it_is_there() {
 async fn fragments_that_add_up_to_too_much_are_closed_with_1009() {
     let gateway = gateway_with(|config| config.session.max_body = 10_000);
     let mut raw = Raw::connected(&gateway, "1.2").await;
-    raw.frame(BINARY & !FIN, [b'x'; 10_000]).await;
-    raw.frame(0, [b'x'; 10_000]).await;
-    raw.frame(0, [b'x'; 10_000]).await;
+    raw.frame(BINARY & !FIN, "x".repeat(10_000)).await;
+    raw.frame(0, "x".repeat(10_000)).await;
+    raw.frame(0, "x".repeat(10_000)).await;
     raw.expect_error("too-large", 1009).await;
 }
 

@@ -266,7 +266,7 @@ async fn a_session_that_has_ended_is_no_connection_any_more() {
 
 #[tokio::test]
 async fn the_gateway_lets_go_as_soon_as_both_sides_have_closed() {
-    let gateway = gateway_with(|config| config.server.close_timeout = Duration::from_secs(3600));
+    let gateway = gateway_with(|config| config.server.close_timeout = Duration::from_hours(1));
     let mut client = Client::connect(&gateway, "1.2").await;
     client.does("DISCONNECT").await;
     client.expect_close(1000).await;

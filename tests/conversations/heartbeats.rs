@@ -1,8 +1,9 @@
 //! Heart-beats of STOMP and Pings of the WebSocket (contract, §7).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stompgate::config::Config;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::raw::{PING, PONG, masked};
@@ -154,4 +155,29 @@ async fn heart_beats_go_on_while_a_slow_client_takes_its_time() {
     writer.does(&format!("SEND\ndestination:/topic/a\n\n{body}")).await;
     soon("the message", client.expect("MESSAGE")).await.saying(body);
     client.expect_heartbeat().await;
+}
+
+#[tokio::test]
+async fn a_client_that_the_gateway_does_not_read_from_is_not_taken_for_dead() {
+    let gateway = gateway_with(|config| {
+        fast(config);
+        config.outbox.max_bytes = 64 * 1024;
+        config.outbox.max_wait = Duration::from_mins(10);
+    });
+    let mut client = Client::open_narrow(&gateway).await;
+    client.login("1.2", "heart-beat:50,0").await;
+    client.subscribe("id:0\ndestination:/queue/a").await;
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    let body = "y".repeat(64 * 1024);
+    for _ in 0..100 {
+        writer.does(&format!("SEND\ndestination:/queue/a\n\n{body}")).await;
+    }
+    // It has not read for so long that its outbox is full, and not a byte of it has been read for as long.
+    client.send_message(b"\n".to_vec()).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    client.send_message(b"\n".to_vec()).await;
+    for _ in 0..100 {
+        client.expect("MESSAGE").await;
+        client.send_message(b"\n".to_vec()).await;
+    }
 }

@@ -308,3 +308,29 @@ async fn queue_arguments_belong_to_amqp() {
     client.send("SUBSCRIBE\nid:0\ndestination:/queue/a\nx-queue-type:quorum").await;
     client.expect_error("unsupported", 1008).await.about("x-queue-type");
 }
+
+#[tokio::test]
+async fn what_was_not_written_before_disconnect_goes_back() {
+    let gateway = gateway();
+    let mut first = reader(&gateway, "ack:auto").await;
+    first.expect_nothing().await;
+    let mut other = sender(&gateway, &[]).await;
+    let frames = "SEND\ndestination:/queue/a\n\nx\0".repeat(200) + "DISCONNECT\nreceipt:d\n\n\0";
+    first.send_message(frames.into_bytes()).await;
+    let mut read = 0;
+    while first.expect_any().await.maybe("receipt-id").is_none() {
+        read += 1;
+    }
+    first.expect_close(1000).await;
+    other.send("SUBSCRIBE\nid:0\ndestination:/queue/a").await;
+    other.bodies(200 - read).await;
+    other.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn all_that_the_queues_hold_together_is_limited() {
+    let gateway = gateway_with(|config| config.broker.memory.max_bytes = 2000);
+    let mut client = sender(&gateway, &["x"]).await;
+    client.send(format!("SEND\ndestination:/queue/b\nreceipt:7\n\n{}", "y".repeat(1800))).await;
+    client.expect_error("limit-exceeded", 1008).await.with("receipt-id", "7").about("broker.memory.max_bytes");
+}

@@ -70,8 +70,10 @@ async fn what_reaches_nobody_is_a_receipt_with_routed_false() {
 async fn sends_are_pipelined_and_every_receipt_comes() {
     let gateway = gateway_with(|config| config.session.max_unconfirmed = 10);
     let mut client = Client::connect(&gateway, "1.2").await;
-    let frames: String =
-        (0..1000).map(|number| format!("SEND\ndestination:/queue/a\nreceipt:{number}\n\nx\0")).collect();
+    let frames = (0..1000)
+        .map(|number| format!("SEND\ndestination:/queue/a\nreceipt:{number}\n\nx\0"))
+        .collect::<Vec<_>>()
+        .concat();
     client.send_message(frames.into_bytes()).await;
     let mut receipts = std::collections::HashSet::new();
     for _ in 0..1000 {
@@ -113,7 +115,10 @@ async fn subscribe_and_unsubscribe_end_before_the_next_frame_begins() {
 async fn the_error_of_one_send_of_many_names_its_receipt() {
     let gateway = gateway_with(|config| config.broker.memory.max_queue_length = 2);
     let mut client = Client::connect(&gateway, "1.2").await;
-    let frames: String = (1..=4).map(|number| format!("SEND\ndestination:/queue/a\nreceipt:{number}\n\nx\0")).collect();
+    let frames = (1..=4)
+        .map(|number| format!("SEND\ndestination:/queue/a\nreceipt:{number}\n\nx\0"))
+        .collect::<Vec<_>>()
+        .concat();
     client.send_message(frames.into_bytes()).await;
     client.expect("RECEIPT").await.with("receipt-id", "1");
     client.expect("RECEIPT").await.with("receipt-id", "2");

@@ -183,3 +183,37 @@ async fn nobody_subscribes_to_another_user() {
         client.expect_error("invalid-destination", 1008).await;
     }
 }
+
+#[tokio::test]
+async fn a_reply_address_can_be_given_up() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:0\ndestination:/topic/requests").await;
+    let mut addresses = Vec::new();
+    for _ in 0..2 {
+        client.send("SEND\ndestination:/topic/requests\nreply-to:/temp-queue/foo\n\nx").await;
+        addresses.push(client.expect("MESSAGE").await.with("subscription", "0").get("reply-to"));
+        client.does("UNSUBSCRIBE\nid:/temp-queue/foo").await;
+    }
+    for address in &addresses {
+        client.does(&format!("SEND\ndestination:{address}\n\nx")).await.with("routed", "false");
+    }
+    assert_ne!(addresses[0], addresses[1], "a new one each time");
+}
+
+#[tokio::test]
+async fn one_temporary_queue_may_be_subscribed_to_twice() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:0\ndestination:/topic/requests").await;
+    client.subscribe("id:1\ndestination:/temp-queue/foo").await;
+    client.subscribe("id:2\ndestination:/temp-queue/foo").await;
+    // As with any queue, one of them gets each reply.
+    for reader in ["1", "2"] {
+        client.send("SEND\ndestination:/topic/requests\nreply-to:/temp-queue/foo\n\nx").await;
+        let reply_to = client.expect("MESSAGE").await.get("reply-to");
+        client.send(format!("SEND\ndestination:{reply_to}\n\nanswer")).await;
+        client.expect("MESSAGE").await.saying("answer").with("subscription", reader);
+        client.does(&format!("UNSUBSCRIBE\nid:{reader}")).await;
+    }
+}

@@ -32,8 +32,10 @@ async fn what_is_in_flight_is_finished() {
     let mut reader = Client::connect(&gateway, "1.2").await;
     reader.subscribe("id:0\ndestination:/topic/a").await;
     let mut writer = Client::connect(&gateway, "1.2").await;
-    let frames: String =
-        (0..100).map(|number| format!("SEND\ndestination:/topic/a\nreceipt:{number}\n\nx\0")).collect();
+    let frames = (0..100)
+        .map(|number| format!("SEND\ndestination:/topic/a\nreceipt:{number}\n\nx\0"))
+        .collect::<Vec<_>>()
+        .concat();
     writer.send_message(frames.into_bytes()).await;
     writer.expect("RECEIPT").await; // it has begun
     let shut_down = tokio::spawn(gateway.shut_down());
@@ -46,7 +48,10 @@ async fn count_to_close(client: &mut Client, command: &str) -> usize {
     let mut count = 0;
     loop {
         match client.next_message(command).await {
-            Some(message) if message.is_close() => return count,
+            Some(message) if message.is_close() => {
+                client.expect_end().await;
+                return count;
+            }
             Some(message) => {
                 assert!(message.into_data().starts_with(command.as_bytes()));
                 count += 1;

@@ -8,6 +8,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use stompgate::config::Config;
 use stompgate::gateway::Gateway;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -85,6 +86,33 @@ async fn what_is_no_tls_is_ended_and_nobody_else_notices() {
         raw.read_to_end().await;
     }
     client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn broken_handshakes_leave_no_task_behind() {
+    let (gateway, trust) = gateway("broken", |_| {});
+    let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = alive();
+    for number in 0..200 {
+        let mut raw = Raw::tcp(&gateway).await;
+        match number % 4 {
+            0 => {}
+            1 => raw.write([0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await, // the beginning of a ClientHello
+            2 => {
+                let mut stream = secured(&gateway, &trust).await;
+                stream.write_all(b"GET /ws HTTP/1.1\r\nhost: loc").await.expect("an open connection");
+            }
+            _ => {
+                let mut client = Client::open_on(&gateway, secured(&gateway, &trust).await).await;
+                client.login("1.2", "").await;
+                client.subscribe("id:0\ndestination:/queue/a\nack:client").await;
+                client.vanish();
+            }
+        }
+        raw.reset();
+    }
+    until("the connections to be forgotten", || gateway.connections() == 0).await;
+    until("the tasks to end", || alive() <= before).await;
 }
 
 #[test]

@@ -409,3 +409,27 @@ async fn only_topics_retain() {
     client.send("SEND\ndestination:/queue/a\nretain:true\n\nx").await;
     client.expect_error("forbidden-header", 1008).await.about("retain");
 }
+
+#[tokio::test]
+async fn a_retained_message_that_has_expired_is_gone() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("SEND\ndestination:/topic/a\nretain:true\nexpiration:1\n\nx").await;
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    client.subscribe("id:0\ndestination:/topic/a").await;
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_reader_with_acknowledgements_that_lost_messages_is_told_so() {
+    let gateway = gateway_with(|config| config.broker.memory.max_topic_queue_length = 2);
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    let mut reader = Client::connect(&gateway, "1.2").await;
+    reader.subscribe("id:0\ndestination:/topic/a\nack:client\nprefetch-count:1").await;
+    for body in ["1", "2", "3", "4"] {
+        writer.does(&format!("SEND\ndestination:/topic/a\n\n{body}")).await;
+    }
+    let ack = reader.expect("MESSAGE").await.saying("1").without("gap").get("ack");
+    reader.send(format!("ACK\nid:{ack}")).await;
+    reader.expect("MESSAGE").await.saying("4").with("gap", "true");
+}

@@ -128,3 +128,11 @@ async fn a_subscriber_of_its_own_will_does_not_stop_it() {
     client.vanish();
     inherits(&mut heir).await;
 }
+
+#[tokio::test]
+async fn a_will_with_a_bad_flag_is_refused() {
+    let gateway = gateway();
+    let mut client = Client::open(&gateway).await;
+    client.send(connect_frame("1.2", &format!("{WILL}\nwill-persistent:maybe"))).await;
+    client.expect_error("invalid-header", 1002).await.about("will-persistent");
+}

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -35,10 +35,12 @@ use crate::message::{CloseCode, Delivery, DeliveryId, Message, Outcome, Refusal,
 use crate::session::{Action, Done, Input, Session, SubscriptionKey, Ticket};
 use crate::stomp::{Decoder, Item as Decoded, Limits};
 
-/// Frames of one client that are handled before other tasks have their turn.
+/// Frames and heart-beats of one client that are handled before other tasks have their turn.
 const FRAMES_AT_A_TIME: usize = 64;
 /// Deliveries of dedicated subscriptions that are gathered for one write.
 const DELIVERIES_AT_A_TIME: usize = 64;
+/// Writes to one client's socket before what it sends has its turn.
+const WRITES_AT_A_TIME: usize = 16;
 /// Pings without an answer after which a client counts as gone.
 const UNANSWERED_PINGS: u32 = 2;
 
@@ -55,6 +57,10 @@ pub(super) struct Connection {
     consumers: Consumers,
     /// Deliveries taken since the last write.
     gathered: usize,
+    /// The consumers were not asked, for want of room in the outbox.
+    held_back: bool,
+    /// What comes in has its turn before more goes out.
+    inbound_first: bool,
     actions: VecDeque<Action>,
     operation: Option<Operation>,
     confirmations: FuturesUnordered<Pending>,
@@ -74,7 +80,9 @@ pub(super) struct Connection {
 
 #[derive(Default)]
 struct Writing {
-    batch: Vec<Item>,
+    batch: VecDeque<Item>,
+    /// Something other than a Ping is being written: pages do not see Pings, and expect their heart-beats.
+    spoken: bool,
     /// To be settled once what was given to the socket has been flushed.
     settle: Vec<DeliveryId>,
 }
@@ -115,6 +123,8 @@ impl Connection {
             memberships: Vec::new(),
             consumers: Consumers::default(),
             gathered: 0,
+            held_back: false,
+            inbound_first: false,
             actions: VecDeque::new(),
             operation: None,
             confirmations: FuturesUnordered::new(),
@@ -137,23 +147,48 @@ impl Connection {
             self.input(Input::Refused(refusal));
         }
         loop {
-            let frames = self.advance();
+            let is_cut_short = self.advance();
             if self.closing.is_some() || (self.session.is_ended() && self.actions.is_empty()) {
                 break;
             }
-            if frames >= FRAMES_AT_A_TIME {
-                tokio::task::yield_now().await;
-                continue;
+            if let Some(event) = self.next_event(is_cut_short).await {
+                self.on_event(event);
             }
-            let event = poll_fn(|context| self.poll(context)).await;
-            self.on_event(event);
         }
         // Boxed, as memory that only the end needs.
         Box::pin(self.finish()).await;
     }
 
-    /// Waits for the next event of any kind.
+    /// The next event; or `None`, after other tasks had their turn, if there is more to do without one.
+    async fn next_event(&mut self, has_more: bool) -> Option<Event> {
+        let mut has_yielded = false;
+        poll_fn(|context| match self.poll(context) {
+            Poll::Ready(event) => Poll::Ready(Some(event)),
+            Poll::Pending if has_more && has_yielded => Poll::Ready(None),
+            Poll::Pending => {
+                if has_more {
+                    has_yielded = true;
+                    context.waker().wake_by_ref();
+                }
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Waits for whatever comes first. The order is what keeps one kind of event from starving another:
+    ///
+    /// 1. After each batch of deliveries and after a few writes, the client and the clock have a turn, however much there
+    ///    is to send.
+    /// 2. Deliveries are gathered, a batch at most, before anything is written.
+    /// 3. All that waits is written.
+    /// 4. Then everything else.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        if std::mem::take(&mut self.inbound_first)
+            && let Poll::Ready(event) = self.poll_inbound(context)
+        {
+            return Poll::Ready(event);
+        }
         if let Poll::Ready(event) = self.poll_consumers(context) {
             return Poll::Ready(event);
         }
@@ -171,6 +206,11 @@ impl Connection {
         {
             return Poll::Ready(Event::Confirmed(ticket, result));
         }
+        self.poll_inbound(context)
+    }
+
+    /// The client first, then the clock: what has come, but was not read yet, is no silence.
+    fn poll_inbound(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         if self.is_reading()
             && let Poll::Ready(message) = self.socket.poll_read(context)
         {
@@ -181,15 +221,19 @@ impl Connection {
 
     /// Deliveries are gathered, so that they leave in one write, but not for so long that the first one waits for many.
     fn poll_consumers(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        if !self.consumers.is_empty()
-            && self.gathered < DELIVERIES_AT_A_TIME
-            && self.outbox.has_room()
+        if self.consumers.is_empty() {
+            return Poll::Pending;
+        }
+        self.held_back = !self.outbox.has_room();
+        if self.gathered < DELIVERIES_AT_A_TIME
+            && !self.held_back
             && let Poll::Ready((key, event)) = self.consumers.poll_next(context)
         {
             self.gathered += 1;
             return Poll::Ready(Event::Consumer(key, event));
         }
         if std::mem::take(&mut self.gathered) == DELIVERIES_AT_A_TIME {
+            self.inbound_first = true;
             context.waker().wake_by_ref(); // there may be more, and nobody else says so
         }
         Poll::Pending
@@ -197,38 +241,52 @@ impl Connection {
 
     /// Everything that waits goes to the socket in one write, and again while the socket takes it.
     fn poll_outbound(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        loop {
+        for _ in 0..WRITES_AT_A_TIME {
             let before = self.socket.stream().sent();
-            let signal = self.outbox.poll(context, self.services.server.write_buffer, &mut self.writing.batch);
-            for Item { frame, text, settle } in std::mem::take(&mut self.writing.batch) {
-                self.writing.settle.extend(settle);
-                if let Err(error) = self.socket.feed(frame, text) {
-                    return Poll::Ready(Event::WriteFailed(error));
-                }
-            }
-            if let Some(signal) = signal {
+            if let Some(signal) = self.outbox.poll(context, self.services.server.write_buffer, &mut self.writing.batch)
+            {
                 return Poll::Ready(Event::Signal(signal));
             }
-            if self.socket.is_flushed() {
-                return Poll::Pending;
-            }
-            match self.socket.poll_flush(context) {
+            match self.poll_write(context) {
+                Poll::Ready(Ok(true)) => {}
+                Poll::Ready(Ok(false)) => return Poll::Pending,
+                Poll::Ready(Err(error)) => return Poll::Ready(Event::WriteFailed(error)),
                 Poll::Pending => {
                     if self.socket.stream().sent() > before {
                         self.outbox.progressed(now());
                     }
                     return Poll::Pending;
                 }
-                Poll::Ready(Err(error)) => return Poll::Ready(Event::WriteFailed(error)),
-                Poll::Ready(Ok(())) => {}
             }
             let now = now();
             self.outbox.written(now);
-            self.session.sent(now);
-            if self.undecoded || !self.writing.settle.is_empty() {
+            if std::mem::take(&mut self.writing.spoken) {
+                self.session.sent(now);
+            }
+            if self.undecoded || self.held_back || !self.writing.settle.is_empty() {
+                self.inbound_first = true;
                 return Poll::Ready(Event::Written);
             }
         }
+        self.inbound_first = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes the batch; and says whether there was anything to write.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, WebSocketError>> {
+        loop {
+            ready!(self.socket.poll_feed(context))?;
+            let Some(Item { frame, text, settle }) = self.writing.batch.pop_front() else { break };
+            self.socket.begin(frame, text);
+            self.writing.spoken = true;
+            self.writing.settle.extend(settle);
+        }
+        if self.socket.is_flushed() {
+            return Poll::Ready(Ok(false));
+        }
+        self.writing.batch = VecDeque::new(); // most clients are idle, and an idle one keeps no memory for lists
+        self.socket.poll_flush(context).map_ok(|()| true)
     }
 
     /// Until CONNECT is answered nothing more is read than CONNECT.
@@ -285,6 +343,9 @@ impl Connection {
         self.received = self.socket.stream().received();
         self.last_inbound = now;
         self.unanswered_pings = 0;
+        if now >= self.timer.deadline().into_std() {
+            self.on_timer(); // a client that never pauses must not stop the clock
+        }
         let (bytes, is_data) = match message {
             Some(Ok(WebSocketMessage::Text(text))) => (Bytes::from(text), true),
             Some(Ok(WebSocketMessage::Binary(bytes))) => (bytes, true),
@@ -397,21 +458,28 @@ impl Connection {
             drop(link.settle(&self.writing.settle, Settlement::Accept));
         }
         self.writing.settle.clear();
+        self.consumers.drop_forgotten(&[]);
     }
 
+    /// Hands an input to the session. What it wants sent is sent at once; what goes to the broker waits for its turn.
     fn input(&mut self, input: Input) {
         let mut actions = Vec::new();
         self.session.handle(input, now(), &mut actions);
-        if self.actions.is_empty() {
-            self.actions = actions.into();
-        } else {
-            self.actions.extend(actions);
+        if self.session.is_ended() {
+            self.memberships.clear(); // no MESSAGE follows an ERROR
+        }
+        for action in actions {
+            match action {
+                Action::Send(_) | Action::Deliver(_) | Action::Heartbeat => self.perform(action),
+                action => self.actions.push_back(action),
+            }
         }
     }
 
-    /// Performs actions and decodes frames until one of them has to wait. Returns how many frames were handled.
-    fn advance(&mut self) -> usize {
-        let mut frames = 0;
+    /// Performs actions and decodes frames until one of them has to wait. True if there is more, and only the turn of
+    /// other tasks has come.
+    fn advance(&mut self) -> bool {
+        let mut decoded = 0;
         loop {
             // What a session does when it ends waits for no operation; that one is carried through afterwards.
             while (self.operation.is_none() || self.session.is_ended()) && self.closing.is_none() {
@@ -422,14 +490,15 @@ impl Connection {
                 self.actions = VecDeque::new(); // most clients are idle, and an idle one keeps no memory for lists
             }
             let may_decode = self.undecoded && self.operation.is_none() && self.closing.is_none();
-            if !may_decode || frames >= FRAMES_AT_A_TIME || !self.session.is_ready() || !self.outbox.has_room() {
-                return frames;
+            if !may_decode || !self.session.is_ready() || !self.outbox.has_room() {
+                return false;
             }
+            if decoded == FRAMES_AT_A_TIME {
+                return true;
+            }
+            decoded += 1;
             match self.decoder.next() {
-                Ok(Some(Decoded::Frame(frame))) => {
-                    frames += 1;
-                    self.input(Input::Frame(frame));
-                }
+                Ok(Some(Decoded::Frame(frame))) => self.input(Input::Frame(frame)),
                 Ok(Some(Decoded::Heartbeat)) => {}
                 Ok(None) => self.undecoded = false,
                 Err(error) => self.input(Input::Refused(error.into())),
@@ -437,25 +506,28 @@ impl Connection {
         }
     }
 
-    /// The end: everything of this session goes back to where it came from, the will is published, and what waits is
-    /// sent before the close (contract, §6), all within `server.close_timeout`.
+    /// The end. What waits is sent before the close (contract, §6), within `server.close_timeout`. Meanwhile everything of
+    /// this session goes back to where it came from, after the operation under way, and then the will is published.
     async fn finish(&mut self) {
         self.memberships.clear();
         self.writing.settle.clear();
-        self.outbox.discard_unsettled();
-        self.consumers = Consumers::default();
+        self.writing.batch.retain(|item| item.settle.is_none());
+        self.outbox.discard_unsettled(|_| true);
         let within = self.services.server.close_timeout;
         let closing = self.closing.take();
-        let will = publish_will(self.link.clone(), self.will.take(), self.services.session.confirm_timeout);
-        // A SEND that was taken, or a COMMIT, should not fail because its sender left.
-        let operation = self.operation.take();
-        let operation = async move {
+        let (link, will) = (self.link.clone(), self.will.take());
+        let (operation, consumers) = (self.operation.take(), std::mem::take(&mut self.consumers));
+        let confirm_within = self.services.session.confirm_timeout;
+        let accounts = async move {
             if let Some(operation) = operation {
+                // A SEND that was taken, or a COMMIT, should not fail because its sender left.
                 let _ = tokio::time::timeout(within, operation).await;
             }
+            drop(consumers);
+            publish_will(link, will, confirm_within).await;
         };
         let goodbye = tokio::time::timeout(within, self.say_goodbye(closing.as_ref()));
-        let (goodbye, (), ()) = tokio::join!(goodbye, will, operation);
+        let (goodbye, ()) = tokio::join!(goodbye, accounts);
         let (code, reason) = match &closing {
             Some((code, reason)) => (Some(code.0), reason.as_str()),
             None => (None, "closed by the client"),
@@ -481,7 +553,7 @@ impl Connection {
         loop {
             let event = poll_fn(|context| match self.poll_outbound(context) {
                 Poll::Ready(event) => Poll::Ready(Some(event)),
-                Poll::Pending if self.socket.is_flushed() => Poll::Ready(None),
+                Poll::Pending if self.socket.is_flushed() && self.outbox.is_empty() => Poll::Ready(None),
                 Poll::Pending => Poll::Pending,
             });
             match event.await {

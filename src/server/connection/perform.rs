@@ -9,7 +9,7 @@ use super::{Connection, now};
 use crate::broker::Confirmation;
 use crate::hub::outbox::Item;
 use crate::hub::{render, render_frame};
-use crate::message::{Outcome, Refusal};
+use crate::message::{DeliveryId, Outcome, Refusal};
 use crate::server::operation::{self, Completed, Pending};
 use crate::session::{Action, Deliver, Done, Input, Request, SubscriptionKey, Ticket};
 use crate::stomp::{HEARTBEAT, Limits, MessageFrame};
@@ -25,7 +25,7 @@ impl Connection {
             }
             (Action::Close(code, reason), _) => self.closing = Some((code, reason)),
             (Action::PublishWill(will), _) => self.will = Some(will),
-            (Action::Forget(key), _) => self.consumers.forget(key),
+            (Action::Forget(key), _) => self.consumers.forget(key, &self.writing.settle),
             (Action::Unsubscribe(ticket, key, delete), _) => self.unsubscribe(ticket, key, delete),
             (Action::Authenticate(ticket, credentials), _) => {
                 let services = Arc::clone(&self.services);
@@ -77,8 +77,12 @@ impl Connection {
     }
 
     fn unsubscribe(&mut self, ticket: Ticket, key: SubscriptionKey, delete: bool) {
-        if let Some(subscription) = self.consumers.take(key) {
-            self.operation = Some(operation::cancel(subscription, ticket, key, delete));
+        if let Some((subscription, deliveries)) = self.consumers.take(key) {
+            // What has not been written goes to another reader, and must not be written here, too.
+            let is_its_own = |id: DeliveryId| Some(id.consumer) == deliveries;
+            self.outbox.discard_unsettled(is_its_own);
+            self.writing.batch.retain(|item| !item.settle.is_some_and(is_its_own));
+            self.operation = Some(operation::cancel(subscription, deliveries, ticket, key, delete));
             return;
         }
         self.memberships.retain(|(membership, _)| *membership != key);
@@ -117,8 +121,8 @@ impl Connection {
                 self.consumers.add(key, subscription);
                 self.input(Input::Done(ticket, Ok(done)));
             }
-            Completed::Cancelled(ticket, key, subscription, result) => {
-                self.consumers.keep_cancelled(key, subscription);
+            Completed::Cancelled(ticket, key, subscription, deliveries, result) => {
+                self.consumers.keep_cancelled(key, subscription, deliveries);
                 let done = result.map(|()| Done::Outcome(Outcome::DONE)).map_err(Refusal::from);
                 self.input(Input::Done(ticket, done));
             }

@@ -22,7 +22,7 @@ pub(crate) use client::Client;
 pub(crate) use raw::Raw;
 
 /// Long enough for the slowest machine: what takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits for what must come.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -148,13 +148,9 @@ impl Received {
     }
 
     fn shown(&self) -> String {
-        let mut text = format!("{}\n", self.frame.command);
-        for (name, value) in self.frame.headers.iter() {
-            text += &format!("{name}:{value}\n");
-        }
-        let body = self.body();
-        let start: String = body.chars().take(500).collect();
-        text + "\n" + &start
+        let headers = self.frame.headers.iter().map(|(name, value)| format!("{name}:{value}\n"));
+        let body: String = self.body().chars().take(500).collect();
+        format!("{}\n{}\n{body}", self.frame.command, headers.collect::<Vec<_>>().concat())
     }
 }
 

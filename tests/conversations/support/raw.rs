@@ -67,8 +67,8 @@ pub(crate) fn request(line: &str, changes: &[(&str, &str)]) -> String {
     ];
     headers.retain(|(name, _)| !changes.iter().any(|(changed, _)| changed == name));
     headers.extend(changes.iter().filter(|(_, value)| !value.is_empty()));
-    let lines: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    format!("{line}\r\n{lines}\r\n")
+    let lines: Vec<_> = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    format!("{line}\r\n{}\r\n", lines.concat())
 }
 
 /// The bytes of a WebSocket frame from a client: its first byte, and its payload, masked.
@@ -86,11 +86,11 @@ pub(crate) fn header(first: u8, mask: u8, length: usize) -> Vec<u8> {
     match (u8::try_from(length), u16::try_from(length)) {
         (Ok(short), _) if short < 126 => bytes.push(mask | short),
         (_, Ok(medium)) => {
-            bytes.push(mask | 126);
+            bytes.push(mask | 0x7e);
             bytes.extend_from_slice(&medium.to_be_bytes());
         }
         _ => {
-            bytes.push(mask | 127);
+            bytes.push(mask | 0x7f);
             bytes.extend_from_slice(&(length as u64).to_be_bytes());
         }
     }
