@@ -570,8 +570,8 @@ mod tests {
         script.conflate("y1", "y");
         script.conflate("y2", "y");
         assert_eq!(script.take(1).0, ["x1"]);
-        script.conflate("x2", "x");
         script.outbox.written(script.now);
+        script.conflate("x2", "x");
         assert_eq!(script.drain(), ["receipt", "y2", "x2"]);
         assert_eq!(script.outbox.lock().firm, 0);
     }

@@ -53,6 +53,9 @@ pub struct Settings {
     pub max_bytes_per_second: usize,
 }
 
+/// 1 GiB: what one client may make the gateway hold, at the very most.
+const LARGEST: usize = 1024 * 1024 * 1024;
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
@@ -89,6 +92,11 @@ impl Settings {
             ("session.heartbeat_min", self.heartbeat_min),
         ] {
             faults.demand(time >= Duration::from_millis(1), key, "must be at least 1ms");
+            faults.demand_time(key, time);
+        }
+        faults.demand_time("session.heartbeat_max", self.heartbeat_max);
+        for (key, bytes) in [("session.max_body", self.max_body), ("session.max_header_bytes", self.max_header_bytes)] {
+            faults.demand(bytes <= LARGEST, key, format!("is {bytes}; expected at most {LARGEST} bytes"));
         }
         for (key, number) in [
             ("session.max_connect_bytes", self.max_connect_bytes),

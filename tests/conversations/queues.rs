@@ -334,3 +334,83 @@ async fn all_that_the_queues_hold_together_is_limited() {
     client.send(format!("SEND\ndestination:/queue/b\nreceipt:7\n\n{}", "y".repeat(1800))).await;
     client.expect_error("limit-exceeded", 1008).await.with("receipt-id", "7").about("broker.memory.max_bytes");
 }
+
+#[tokio::test]
+async fn what_unsubscribe_leaves_goes_to_another_and_nothing_comes_twice() {
+    let gateway = gateway();
+    let mut leaver = Client::connect(&gateway, "1.2").await;
+    leaver.subscribe("id:0\ndestination:/queue/a\n\n").await;
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    for count in 0..500 {
+        writer.send(format!("SEND\ndestination:/queue/a\n\n{count}")).await;
+    }
+    let mut seen = leaver.bodies(1).await;
+    leaver.asks("UNSUBSCRIBE\nid:0\n\n").await;
+    loop {
+        let received = leaver.expect_any().await;
+        if received.maybe("receipt-id").is_some() {
+            break;
+        }
+        seen.push(received.body());
+    }
+    let mut heir = Client::connect(&gateway, "1.2").await;
+    heir.subscribe("id:0\ndestination:/queue/a\n\n").await;
+    seen.extend(heir.bodies(500 - seen.len()).await);
+    heir.expect_nothing().await;
+    let mut seen: Vec<usize> = seen.iter().map(|body| body.parse().unwrap()).collect();
+    seen.sort_unstable();
+    assert!((0..500).eq(seen));
+}
+
+#[tokio::test]
+async fn deliveries_go_on_when_a_full_outbox_has_drained() {
+    let gateway = gateway_with(|config| {
+        config.outbox.max_bytes = 64 * 1024;
+        // Nothing but the drained outbox wakes the session.
+        config.server.ping_interval = Duration::from_hours(1);
+        config.outbox.max_wait = Duration::from_hours(1);
+    });
+    let mut reader = Client::connect_narrow(&gateway, "1.2").await;
+    reader.subscribe("id:0\ndestination:/queue/a\nack:client-individual\n\n").await;
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    let large = "x".repeat(1024 * 1024);
+    for _ in 0..8 {
+        writer.does(&format!("SEND\ndestination:/queue/a\n\n{large}")).await;
+    }
+    assert_eq!(reader.bodies(8).await.len(), 8);
+}
+
+#[tokio::test]
+async fn a_long_queue_does_not_keep_its_reader_from_being_heard() {
+    let gateway = gateway_with(|config| config.outbox.max_bytes = 64 * 1024);
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    // More than the buffers of both kernels hold.
+    let count = 8_000;
+    let body = "x".repeat(2_000);
+    for _ in 0..count {
+        writer.send(format!("SEND\ndestination:/queue/a\n\n{body}")).await;
+    }
+    writer.expect_nothing().await;
+    let mut reader = Client::connect_narrow(&gateway, "1.2").await;
+    reader.send("SUBSCRIBE\nid:0\ndestination:/queue/a\n\n").await;
+    let receipt = reader.asks("SEND\ndestination:/topic/a\n\n").await;
+    let mut before = 0;
+    while reader.expect_any().await.maybe("receipt-id") != Some(&receipt) {
+        before += 1;
+    }
+    assert!(before < count, "the RECEIPT came after all messages");
+}
+
+#[tokio::test]
+async fn arguments_that_the_broker_does_not_take_are_refused_by_name() {
+    for frame in [
+        "SEND\ndestination:/queue/a\nx-message-ttl:1000\n\nx",
+        "SUBSCRIBE\nid:0\ndestination:/queue/a\nx-message-ttl:1000\n\n",
+        "SUBSCRIBE\nid:0\ndestination:/topic/a\nx-message-ttl:1000\n\n",
+    ] {
+        let gateway = gateway();
+        let mut client = Client::connect(&gateway, "1.2").await;
+        client.send(frame).await;
+        client.expect_error("unsupported", 1008).await.about("x-message-ttl");
+    }
+}
