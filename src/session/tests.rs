@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::message::{Destination, Pattern, PublishOptions, Source};
+use crate::message::{
+    Capabilities, DeliveryId, Destination, DurableName, Message, Pattern, PublishOptions, SharedSource, Source,
+    Subscribe, Transaction,
+};
 use crate::stomp::{Decoder, Item, Limits};
 
 const EVERYTHING: Capabilities =
