@@ -598,7 +598,7 @@ mod acknowledging {
 
     #[test]
     fn what_is_settled_or_unknown_cannot_be_acknowledged() {
-        for ack in ["0-0", "0-9", "9-0", "x", "-", "0-", "T5", "00-0x"] {
+        for ack in ["0-0", "0-9", "9-0", "x", "-", "0-", "T5", "00-0x", "+0-+0"] {
             let (mut script, _, _) = delivered("1.2", "client", 1);
             let (_, action) = script.asks("ACK\nid:0-0\n\n");
             assert_eq!(settled(action).0, [0]);
@@ -697,6 +697,20 @@ mod transacting {
         assert!(script.done(ticket).is_empty());
         let actions = script.client("COMMIT\ntransaction:t\n\n");
         assert!(matches!(&actions[..], [Action::Commit(..), Action::Forget(forgotten)] if *forgotten == key));
+    }
+
+    #[test]
+    fn an_aborted_transaction_lets_go_of_what_was_lost_and_unsubscribed() {
+        let mut script = Script::connected("1.2");
+        let key = script.subscribe("id:a\ndestination:/queue/q\nack:client");
+        script.deliver(key, 0);
+        script.client("BEGIN\ntransaction:t\n\n");
+        script.client("ACK\nid:0-0\ntransaction:t\n\n");
+        script.input(Input::Interrupted(key));
+        let (ticket, _) = script.asks("UNSUBSCRIBE\nid:a\n\n");
+        assert!(script.done(ticket).is_empty());
+        let actions = script.client("ABORT\ntransaction:t\n\n");
+        assert!(matches!(&actions[..], [Action::Forget(forgotten)] if *forgotten == key), "{actions:?}");
     }
 
     #[test]
@@ -866,5 +880,15 @@ mod living_and_ending {
         script.connect(WILL);
         let actions = script.client("DISCONNECT\n\n");
         assert!(matches!(&actions[..], [Action::Close(CloseCode::NORMAL, _)]), "{actions:?}");
+    }
+
+    #[test]
+    fn disconnect_takes_the_will_back_whatever_follows() {
+        let mut script = Script::new();
+        script.connect(WILL);
+        let (ticket, _) = script.asks("SEND\ndestination:/queue/q\nreceipt:1\n\n");
+        assert!(script.client("DISCONNECT\n\n").is_empty());
+        let actions = script.input(Input::Done(ticket, Err(Refusal::rejected("the queue is full"))));
+        assert_eq!(code(&actions), "rejected");
     }
 }
