@@ -132,6 +132,9 @@ pub trait Subscriber: Send + Sync {
     /// A retained message, for the one reader that asked with [`Shared::replay`].
     fn replay(&self, reader: u64, message: &Arc<Message>);
 
+    /// All retained messages have been given to that reader; from now on live ones count for it.
+    fn replayed(&self, reader: u64);
+
     /// The link broke and holds again: messages in between may be missing.
     fn restored(&self);
 
@@ -142,7 +145,8 @@ pub trait Subscriber: Send + Sync {
 /// Keeps a shared subscription open; dropping it closes it.
 #[async_trait]
 pub trait Shared: Send + Sync {
-    /// Calls [`Subscriber::replay`] with each retained message that the subscription matches.
+    /// Calls [`Subscriber::replay`] with each retained message that the subscription matches, then, even if there is
+    /// none, [`Subscriber::replayed`]. No retained message changes in between: what replaces one is delivered after it.
     async fn replay(&self, reader: u64) -> Result<(), BrokerError>;
 }
 

@@ -66,11 +66,14 @@ impl SharedGuard {
 #[async_trait]
 impl Shared for SharedGuard {
     async fn replay(&self, reader: u64) -> Result<(), BrokerError> {
-        let SharedSource::Topic(pattern) = &self.source else { return Ok(()) };
         let retained = lock(&self.exchange.retained);
-        for message in retained.matching(pattern) {
-            self.subscriber.replay(reader, &message);
+        if let SharedSource::Topic(pattern) = &self.source {
+            for message in retained.matching(pattern) {
+                self.subscriber.replay(reader, &message);
+            }
         }
+        // Still under the lock: a value that is retained a moment later must find the reader ready for it.
+        self.subscriber.replayed(reader);
         Ok(())
     }
 }
