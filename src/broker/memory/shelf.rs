@@ -37,6 +37,8 @@ pub(super) struct Shelf {
     bytes: usize,
     next_sequence: u64,
     sweep_at: Option<Instant>,
+    /// Until then it is not swept, however much comes in that expires earlier.
+    rest_until: Option<Instant>,
 }
 
 impl Shelf {
@@ -62,7 +64,7 @@ impl Shelf {
     pub(super) fn restore(&mut self, stored: Stored) {
         self.length += 1;
         self.bytes += stored.cost;
-        self.sweep_at = earlier(self.sweep_at, stored.expires);
+        self.sweep_at = earlier(self.sweep_at, stored.expires.max(stored.expires.and(self.rest_until)));
         let level = &mut self.levels[usize::from(stored.message.options.priority.unwrap_or(0)).min(LEVELS - 1)];
         if level.back().is_none_or(|last| last.sequence < stored.sequence) {
             level.push_back(stored);
@@ -103,7 +105,8 @@ impl Shelf {
         }
         let expired = self.remove_expired(now);
         let next = self.levels.iter().flatten().filter_map(|stored| stored.expires).min();
-        self.sweep_at = next.map(|next| next.max(now + SWEEP_REST));
+        self.rest_until = Some(now + SWEEP_REST);
+        self.sweep_at = next.max(next.and(self.rest_until));
         expired
     }
 
@@ -133,5 +136,32 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Destination, Headers, PublishOptions};
+    use bytes::Bytes;
+
+    fn append(shelf: &mut Shelf, expiration: Option<Duration>) {
+        let (destination, headers) = (Destination::Queue("a".into()), Headers::new());
+        let options = PublishOptions { expiration, ..PublishOptions::default() };
+        shelf.append(Arc::new(Message { destination, headers, body: Bytes::new(), options }), 1, false);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shelf_rests_after_a_sweep_whatever_comes_in() {
+        let brief = Some(Duration::from_millis(1));
+        let mut shelf = Shelf::default();
+        let mut swept = Vec::new();
+        for _ in 0..5 {
+            append(&mut shelf, brief);
+            tokio::time::advance(Duration::from_millis(250)).await;
+            swept.push(shelf.sweep().len());
+        }
+        assert_eq!(swept, [1, 0, 0, 0, 4]);
+        assert_eq!((shelf.length(), shelf.bytes()), (0, 0));
     }
 }
