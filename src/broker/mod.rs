@@ -207,7 +207,7 @@ pub enum BrokerError {
     /// This broker has no such thing. `why` says what there is instead.
     #[error("{what} not supported: {why}")]
     Unsupported {
-        /// What was asked for.
+        /// What was asked for, a noun: texts go on with "not supported" or a colon.
         what: String,
         /// What to do instead.
         why: String,

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stompgate::broker::memory::{ConnectError, Counters, Memory, Overflow, Settings};
-use stompgate::broker::{Broker, BrokerError, SharedSource, Source, Transaction};
-use stompgate::message::{Destination, DurableName, Message, Outcome, Pattern, Settlement, Text, Usage};
+use stompgate::broker::{Broker, BrokerError, SharedSource, Source, Subscribe, Transaction};
+use stompgate::message::{
+    Destination, DurableName, Headers, Message, Outcome, Pattern, Refusal, Settlement, Text, Usage,
+};
 use tokio::time::advance;
 
 use crate::harness::{Client, Ear, Heard, Reader, in_time, text};
@@ -258,6 +260,20 @@ async fn a_commit_that_does_not_fit_publishes_nothing() {
     assert!(ear.heard().is_empty());
     let messages = to_queues(&["a", "b", "a", "b"]);
     client.link.commit(Transaction { messages, settlements: Vec::new() }).await.unwrap().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_names_what_is_not_supported() {
+    let (_, client) = memory(Settings::default()).await;
+    let arguments = Headers::from([("x-message-ttl", "1000")]);
+    let request = Subscribe { source: Source::Queue("a".into()), prefetch: 1, arguments };
+    let argument = Refusal::from(client.link.subscribe(request).await.err().unwrap());
+    assert_eq!(argument.message, "queue argument x-message-ttl not supported");
+    assert_eq!(argument.detail, "queue argument x-message-ttl: broker.memory.* sets limits for all queues.");
+    let mut message = client.message("/topic/a", "x");
+    message.destination = Destination::Topic(Pattern::canonical("a/#"));
+    let pattern = Refusal::from(client.publish(message).await.unwrap_err());
+    assert_eq!(pattern.detail, "sending to the pattern a/#: a SEND names one destination.");
 }
 
 #[tokio::test]

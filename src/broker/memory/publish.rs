@@ -144,7 +144,7 @@ fn check_destination(message: &Message) -> Result<(), BrokerError> {
     let unsupported = |what: String, why: &str| Err(BrokerError::Unsupported { what, why: why.to_owned() });
     match &message.destination {
         Destination::Topic(name) | Destination::User { user: Some(_), name } if !name.is_literal() => {
-            unsupported(format!("a message to the pattern {name} is"), "a SEND names one destination")
+            unsupported(format!("sending to the pattern {name}"), "a SEND names one destination")
         }
         Destination::Topic(_)
         | Destination::Queue(_)
@@ -156,7 +156,7 @@ fn check_destination(message: &Message) -> Result<(), BrokerError> {
         Destination::Exchange { .. } => unsupported("/exchange".to_owned(), super::USE_TOPIC),
         Destination::ExistingQueue(_) => unsupported("/amq/queue".to_owned(), super::USE_QUEUE),
         Destination::TemporaryQueue(_) => {
-            unsupported("a message to /temp-queue".to_owned(), "send to the reply-to that came with the request")
+            unsupported("sending to /temp-queue".to_owned(), "send to the reply-to that came with the request")
         }
         Destination::Application(_) => {
             unsupported(message.destination.to_string(), "it belongs to the interceptor chain, not to the broker")

@@ -88,7 +88,7 @@ impl Reader {
     /// Opens a dedicated subscription.
     pub(super) fn open(exchange: &Arc<Exchange>, request: Subscribe) -> Result<Self, BrokerError> {
         if let Some((name, _)) = request.arguments.iter().next() {
-            return Err(unsupported(&format!("the argument {name} is"), "broker.memory.* sets limits for all queues"));
+            return Err(unsupported(&format!("queue argument {name}"), "broker.memory.* sets limits for all queues"));
         }
         let _gate = exchange.enter()?;
         let consumer = exchange.next_key();
