@@ -97,6 +97,7 @@ pub trait Link: Send + Sync + 'static {
     async fn subscribe(&self, request: Subscribe) -> Result<Box<dyn Subscription>, BrokerError>;
 
     /// Settles deliveries of this link's dedicated subscriptions, given in the order in which they came.
+    /// It counts as of the call: a subscription that is dropped before the confirmation comes returns none of them.
     /// Those that are settled already or went with a lost link are skipped, and [`Outcome::settled`] is false then.
     fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> Confirmation;
 
@@ -151,6 +152,9 @@ pub trait Shared: Send + Sync {
 }
 
 /// A dedicated subscription. Dropping it returns every unsettled delivery to where it came from.
+///
+/// What [`Link::settle`] was called for before the drop is settled, even if its confirmation is still to come or nobody
+/// waits for it: sessions settle, and forget a cancelled subscription in the same breath.
 #[async_trait]
 pub trait Subscription: Send {
     /// The next event; the waker is called when there may be one.
