@@ -152,6 +152,19 @@ impl Destination {
         }
     }
 
+    /// Bytes of its names.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Destination::Topic(pattern) | Destination::Application(pattern) => pattern.as_str().len(),
+            Destination::Queue(name)
+            | Destination::ExistingQueue(name)
+            | Destination::TemporaryQueue(name)
+            | Destination::ReplyQueue(name) => name.len(),
+            Destination::Exchange { exchange, key } => exchange.len() + key.len(),
+            Destination::User { user, name } => user.as_ref().map_or(0, |user| user.len()) + name.as_str().len(),
+        }
+    }
+
     /// Copies its names into memory of their own.
     pub(super) fn detach(&mut self) {
         match self {

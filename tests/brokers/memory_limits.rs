@@ -96,6 +96,30 @@ async fn a_full_queue_rejects_and_names_the_setting() {
 }
 
 #[tokio::test]
+async fn names_and_headers_count_although_messages_are_empty() {
+    let settings = Settings { max_queue_bytes: 64 * 1024, max_retained_bytes: 64 * 1024, ..Settings::default() };
+    let (_, client) = memory(settings).await;
+    let name = "x".repeat(16 * 1024);
+    let queue = format!("/queue/{name}");
+    for _ in 0..3 {
+        client.send(&queue, "").await;
+    }
+    rejected_by(client.publish(client.message(&queue, "")).await, "broker.memory.max_queue_bytes");
+
+    let mut retained = client.message(&format!("/topic/{name}"), "x");
+    retained.options.retain = true;
+    for number in 0..4 {
+        retained.destination = Destination::Topic(Pattern::canonical(format!("{number}{name}")));
+        let answer = client.publish(retained.clone()).await;
+        if number < 3 { assert!(answer.is_ok()) } else { rejected_by(answer, "broker.memory.max_retained_bytes") }
+    }
+
+    let mut many = client.message("/queue/a", "");
+    many.headers = (0..1200).map(|_| ("", "")).collect();
+    rejected_by(client.publish(many).await, "broker.memory.max_queue_bytes");
+}
+
+#[tokio::test]
 async fn a_full_queue_may_drop_its_oldest_instead() {
     let settings = Settings { max_queue_length: 2, overflow: Overflow::DropOldest, ..dead_letters() };
     let (memory, client) = memory(settings).await;

@@ -7,7 +7,8 @@ use crate::settings::Faults;
 
 /// The settings of the in-memory broker.
 ///
-/// Bytes are those of bodies and headers, and 256 more for each message. What is handed out and not settled counts.
+/// Bytes are those of bodies, destinations and headers, 64 more for each header and 256 more for each message in a
+/// queue. What is handed out and not settled counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
