@@ -7,7 +7,7 @@ use bytes::Bytes;
 use stompgate::broker::memory::{ConnectError, Counters, Memory, Overflow, Settings};
 use stompgate::broker::{Broker, BrokerError, SharedSource, Source, Subscribe, Transaction};
 use stompgate::message::{
-    Destination, DurableName, Headers, Message, Outcome, Pattern, Refusal, Settlement, Text, Usage,
+    Destination, DurableName, Headers, Message, Outcome, Pattern, Refusal, Separators, Settlement, Text, Usage,
 };
 use tokio::time::advance;
 
@@ -363,14 +363,46 @@ async fn a_commit_is_never_cut_in_two_by_others() {
     assert_eq!(in_time(counting).await.unwrap(), expected);
 }
 
+fn too_deep<T>(answer: Result<T, BrokerError>) -> bool {
+    matches!(answer, Err(BrokerError::LimitExceeded { setting: "broker.memory.max_topic_levels", .. }))
+}
+
 #[tokio::test]
-async fn patterns_have_a_limited_depth() {
+async fn topics_have_a_limited_depth() {
     let (_, client) = memory(Settings { max_topic_levels: 3, ..Settings::default() }).await;
     let ear = Arc::new(Ear::default());
-    let share =
-        |pattern: &'static str| client.link.share(SharedSource::Topic(Pattern::canonical(pattern)), ear.clone());
-    assert!(share("a/b/#").await.is_ok());
-    assert!(share("a/b/c/d").await.is_ok());
-    let refused = share("a/b/c/#").await.err();
-    assert!(matches!(refused, Some(BrokerError::LimitExceeded { setting: "broker.memory.max_topic_levels", .. })));
+    let share = |source| client.link.share(source, ear.clone());
+    for (name, fits) in [("a/b/#", true), ("a/b/c", true), ("a/b/c/#", false), ("a/b/c/d", false)] {
+        assert_eq!(!too_deep(share(SharedSource::Topic(Pattern::canonical(name))).await), fits, "{name}");
+        let user = SharedSource::User { user: "u".into(), name: Pattern::canonical(format!("topic/{name}")) };
+        assert_eq!(!too_deep(share(user).await), fits, "{name} of a user");
+    }
+    for (spelling, fits) in [("/topic/a.b.c", true), ("/user/u/topic/a.b.c", true)].into_iter().chain([
+        ("/topic/a.b.c.d", false),
+        ("/user/u/topic/a.b.c.d", false),
+        ("/user/u/queue/a/b/c/d/e", true),
+    ]) {
+        for retain in [false, true] {
+            let mut message = client.message("/topic/a", "x");
+            message.destination = Destination::parse(spelling, Usage::Send, Separators::Both).unwrap();
+            message.options.retain = retain;
+            let commit = Transaction { messages: vec![message.clone()], settlements: Vec::new() };
+            assert_eq!(!too_deep(client.publish(message).await), fits, "{spelling}");
+            assert_eq!(!too_deep(client.link.commit(commit).await), fits, "{spelling} in a transaction");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pattern_has_three_of_the_dearest_wildcard() {
+    let (_, client) = memory(Settings::default()).await;
+    client.listen("/topic/#/a/#/b/#").await;
+    let ear = Arc::new(Ear::default());
+    let pattern = Pattern::canonical("#/a/#/b/#/c/#");
+    let user = SharedSource::User { user: "u".into(), name: Pattern::canonical(format!("topic/{pattern}")) };
+    for source in [SharedSource::Topic(pattern.clone()), user] {
+        let refusal = Refusal::from(client.link.share(source, ear.clone()).await.err().unwrap());
+        assert_eq!(refusal.message, "a pattern with more than 3 # not supported");
+    }
+    assert!(client.open(Source::Topic(pattern), 1).await.is_err());
 }

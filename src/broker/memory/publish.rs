@@ -23,7 +23,7 @@ impl Exchange {
     }
 
     fn publish_with(&self, message: Message, effects: &mut Effects) -> Result<Outcome, BrokerError> {
-        check_destination(&message)?;
+        self.check_destination(&message)?;
         self.check_open()?;
         match &message.destination {
             Destination::Queue(_) => {
@@ -75,7 +75,7 @@ impl Exchange {
         if !settled.all(|id| self.queue_of(*id).is_some_and(|queue| queue.holds(*id))) {
             return Err(BrokerError::DeliveryLost);
         }
-        transaction.messages.iter().try_for_each(check_destination)?;
+        transaction.messages.iter().try_for_each(|message| self.check_destination(message))?;
         lock(&self.retained).admit(transaction.messages.iter())?;
         let mut costs: HashMap<&Text, Vec<usize>> = HashMap::new();
         for message in &transaction.messages {
@@ -104,6 +104,16 @@ impl Exchange {
         retained.keep(&message);
         deliver(&message, &self.listeners_to(&message.destination), effects);
         Outcome::DONE
+    }
+
+    /// Whether a message goes where an in-memory broker can bring it.
+    fn check_destination(&self, message: &Message) -> Result<(), BrokerError> {
+        check_kind(message)?;
+        match &message.destination {
+            Destination::Topic(name) => self.settings.check_levels(name),
+            Destination::User { name, .. } => self.settings.check_user_levels(name),
+            _ => Ok(()),
+        }
     }
 
     /// Gives everybody who listens a copy.
@@ -139,8 +149,8 @@ fn deliver(message: &Arc<Message>, listeners: &[Listener], effects: &mut Effects
     }
 }
 
-/// Whether a message goes where an in-memory broker can bring it.
-fn check_destination(message: &Message) -> Result<(), BrokerError> {
+/// Whether a message is for something that an in-memory broker has.
+fn check_kind(message: &Message) -> Result<(), BrokerError> {
     let unsupported = |what: String, why: &str| Err(BrokerError::Unsupported { what, why: why.to_owned() });
     match &message.destination {
         Destination::Topic(name) | Destination::User { user: Some(_), name } if !name.is_literal() => {

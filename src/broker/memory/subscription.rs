@@ -14,7 +14,10 @@ use super::listeners::Listener;
 use super::queue::{Admission, Queue};
 use super::{lock, own};
 use crate::broker::{BrokerError, Event, Shared, SharedSource, Source, Subscribe, Subscriber, Subscription};
-use crate::message::{Destination, DurableName, Pattern, Text};
+use crate::message::{Destination, DurableName, Pattern, Segment, Text};
+
+/// How many `#` one pattern may have.
+const MAX_MANY: usize = 3;
 
 /// Keeps a shared subscription open.
 pub(super) struct SharedGuard {
@@ -54,7 +57,10 @@ impl SharedGuard {
     ) -> Result<Self, BrokerError> {
         let source = match source {
             SharedSource::Topic(pattern) => SharedSource::Topic(owned(pattern, exchange)?),
-            SharedSource::User { user, name } => SharedSource::User { user: own(user), name: owned(name, exchange)? },
+            SharedSource::User { user, name } => {
+                exchange.settings.check_user_levels(name)?;
+                SharedSource::User { user: own(user), name: copied(name)? }
+            }
         };
         let _gate = exchange.enter()?;
         let key = exchange.next_key();
@@ -249,12 +255,17 @@ fn topic_rules(exchange: &Exchange, pattern: &Pattern) -> Rules {
     Rules::topic(Destination::Topic(pattern.clone()).to_string().into(), &exchange.settings)
 }
 
-/// A copy in memory of its own, unless it has more levels than the index bears: each costs a node, however short it is.
+/// A copy in memory of its own, unless no name has so many levels: each costs the index a node, however short it is.
 fn owned(pattern: &Pattern, exchange: &Exchange) -> Result<Pattern, BrokerError> {
-    let limit = exchange.settings.max_topic_levels;
-    if !pattern.is_literal() && pattern.segments().count() > limit {
-        let (what, setting) = ("levels of a topic pattern".to_owned(), "broker.memory.max_topic_levels");
-        return Err(BrokerError::LimitExceeded { what, limit, setting });
+    exchange.settings.check_levels(pattern)?;
+    copied(pattern)
+}
+
+/// A copy in memory of its own, unless a lookup would have to carry along too many places in it: behind each `#` all.
+fn copied(pattern: &Pattern) -> Result<Pattern, BrokerError> {
+    if pattern.segments().filter(|segment| *segment == Segment::Many).count() > MAX_MANY {
+        let what = format!("a pattern with more than {MAX_MANY} #");
+        return Err(unsupported(&what, "subscribe to several patterns, each with fewer"));
     }
     Ok(Pattern::canonical(own(pattern.text())))
 }
