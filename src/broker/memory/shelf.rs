@@ -14,6 +14,9 @@ const LEVELS: usize = 10;
 /// A shelf that was swept rests for at least so long, as a sweep looks at every message.
 const SWEEP_REST: Duration = Duration::from_secs(1);
 
+/// A level that has room for more is made smaller once it is mostly empty.
+const LARGE: usize = 256;
+
 /// A message in a queue.
 #[derive(Debug)]
 pub(super) struct Stored {
@@ -77,13 +80,13 @@ impl Shelf {
 
     /// Takes the message that leaves next.
     pub(super) fn take_first(&mut self) -> Option<Stored> {
-        let first = self.levels.iter_mut().rev().find_map(VecDeque::pop_front);
+        let first = self.levels.iter_mut().rev().find_map(pop);
         self.taken(first)
     }
 
     /// Takes the message that is missed least: the oldest of the lowest priority.
     pub(super) fn take_oldest(&mut self) -> Option<Stored> {
-        let oldest = self.levels.iter_mut().find_map(VecDeque::pop_front);
+        let oldest = self.levels.iter_mut().find_map(pop);
         self.taken(oldest)
     }
 
@@ -132,6 +135,16 @@ impl Shelf {
     }
 }
 
+/// Takes the first message of a level, and gives memory back that a burst has left. Halving what is used to a quarter
+/// leaves as many takes until the next time as it moves places.
+fn pop(level: &mut VecDeque<Stored>) -> Option<Stored> {
+    let first = level.pop_front();
+    if level.capacity() > LARGE && level.len() <= level.capacity() / 4 {
+        level.shrink_to((level.capacity() / 2).max(LARGE));
+    }
+    first
+}
+
 fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
@@ -149,6 +162,16 @@ mod tests {
         let (destination, headers) = (Destination::Queue("a".into()), Headers::new());
         let options = PublishOptions { expiration, ..PublishOptions::default() };
         shelf.append(Arc::new(Message { destination, headers, body: Bytes::new(), options }), 1, false);
+    }
+
+    #[test]
+    fn a_burst_leaves_no_memory_behind() {
+        let mut shelf = Shelf::default();
+        (0..100_000).for_each(|_| append(&mut shelf, None));
+        (0..99_000).for_each(|_| drop(shelf.take_first()));
+        assert!(shelf.levels[0].capacity() <= 4 * 1024, "{}", shelf.levels[0].capacity());
+        while shelf.take_oldest().is_some() {}
+        assert!(shelf.levels[0].capacity() <= LARGE, "{}", shelf.levels[0].capacity());
     }
 
     #[tokio::test(start_paused = true)]
