@@ -63,6 +63,7 @@ macro_rules! judge {
                     a_rejected_message_is_gone,
                     settling_twice_is_settled_once,
                     a_cancelled_reader_can_still_settle,
+                    what_was_settled_before_the_drop_stays_settled,
                     two_readers_take_turns,
                     a_reader_that_sleeps_holds_nothing_back,
                     a_dropped_reader_hands_its_call_on,

@@ -97,6 +97,7 @@ pub trait Link: Send + Sync + 'static {
     async fn subscribe(&self, request: Subscribe) -> Result<Box<dyn Subscription>, BrokerError>;
 
     /// Settles deliveries of this link's dedicated subscriptions, given in the order in which they came.
+    /// It counts as of the call: a subscription that is dropped before the confirmation comes returns none of them.
     /// Those that are settled already or went with a lost link are skipped, and [`Outcome::settled`] is false then.
     fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> Confirmation;
 
@@ -132,6 +133,9 @@ pub trait Subscriber: Send + Sync {
     /// A retained message, for the one reader that asked with [`Shared::replay`].
     fn replay(&self, reader: u64, message: &Arc<Message>);
 
+    /// All retained messages have been given to that reader; from now on live ones count for it.
+    fn replayed(&self, reader: u64);
+
     /// The link broke and holds again: messages in between may be missing.
     fn restored(&self);
 
@@ -142,11 +146,15 @@ pub trait Subscriber: Send + Sync {
 /// Keeps a shared subscription open; dropping it closes it.
 #[async_trait]
 pub trait Shared: Send + Sync {
-    /// Calls [`Subscriber::replay`] with each retained message that the subscription matches.
+    /// Calls [`Subscriber::replay`] with each retained message that the subscription matches, then, even if there is
+    /// none, [`Subscriber::replayed`]. No retained message changes in between: what replaces one is delivered after it.
     async fn replay(&self, reader: u64) -> Result<(), BrokerError>;
 }
 
 /// A dedicated subscription. Dropping it returns every unsettled delivery to where it came from.
+///
+/// What [`Link::settle`] was called for before the drop is settled, even if its confirmation is still to come or nobody
+/// waits for it: sessions settle, and forget a cancelled subscription in the same breath.
 #[async_trait]
 pub trait Subscription: Send {
     /// The next event; the waker is called when there may be one.
@@ -203,7 +211,7 @@ pub enum BrokerError {
     /// This broker has no such thing. `why` says what there is instead.
     #[error("{what} not supported: {why}")]
     Unsupported {
-        /// What was asked for.
+        /// What was asked for, a noun: texts go on with "not supported" or a colon.
         what: String,
         /// What to do instead.
         why: String,

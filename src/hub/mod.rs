@@ -126,7 +126,6 @@ impl Hub {
             .get_or_try_init(|| entry.link.share(entry.key.1.clone(), Arc::clone(&entry.fan_out) as _))
             .await?;
         shared.replay(membership.joining).await?;
-        membership.joined();
         Ok(membership)
     }
 
@@ -159,16 +158,6 @@ impl Hub {
         readers.joining.insert(joining, (reader.clone(), place));
         drop(readers);
         Membership { hub: Arc::clone(&self.0), entry, reader, place, joining }
-    }
-}
-
-impl Membership {
-    fn joined(&self) {
-        let mut readers = lock(&self.entry.fan_out.readers);
-        readers.joining.remove(&self.joining);
-        if let Some(member) = readers.groups.get_mut(&self.reader).and_then(|group| group.get_mut(self.place)) {
-            member.joining = false;
-        }
     }
 }
 
@@ -228,6 +217,14 @@ impl Subscriber for FanOut {
         let Some((reader, place)) = readers.joining.get(&reader) else { return };
         if let Some(member) = readers.groups.get(reader).and_then(|group| group.get(*place)) {
             member.outbox.push(self.common.render(reader, message, &message_id, false), &policy.of(reader), now());
+        }
+    }
+
+    fn replayed(&self, reader: u64) {
+        let mut readers = lock(&self.readers);
+        let Some((reader, place)) = readers.joining.remove(&reader) else { return };
+        if let Some(member) = readers.groups.get_mut(&reader).and_then(|group| group.get_mut(place)) {
+            member.joining = false;
         }
     }
 

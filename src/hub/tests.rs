@@ -15,6 +15,8 @@ use crate::stomp::Version;
 struct Scripted {
     open: Arc<Mutex<Vec<Arc<dyn Subscriber>>>>,
     retained: Mutex<Vec<Arc<Message>>>,
+    /// What another thread publishes when the retained messages have been given, before the reader knows.
+    meanwhile: Mutex<Vec<Arc<Message>>>,
     refuses: bool,
 }
 
@@ -22,12 +24,15 @@ struct Guard {
     subscriber: Arc<dyn Subscriber>,
     open: Arc<Mutex<Vec<Arc<dyn Subscriber>>>>,
     retained: Vec<Arc<Message>>,
+    meanwhile: Vec<Arc<Message>>,
 }
 
 #[async_trait]
 impl Shared for Guard {
     async fn replay(&self, reader: u64) -> Result<(), BrokerError> {
         self.retained.iter().for_each(|message| self.subscriber.replay(reader, message));
+        self.subscriber.replayed(reader);
+        self.meanwhile.iter().for_each(|message| self.subscriber.deliver(message));
         Ok(())
     }
 }
@@ -46,7 +51,8 @@ impl Link for Scripted {
             return Err(BrokerError::Unavailable);
         }
         lock(&self.open).push(Arc::clone(&subscriber));
-        Ok(Box::new(Guard { subscriber, open: Arc::clone(&self.open), retained: lock(&self.retained).clone() }))
+        let (retained, meanwhile) = (lock(&self.retained).clone(), lock(&self.meanwhile).clone());
+        Ok(Box::new(Guard { subscriber, open: Arc::clone(&self.open), retained, meanwhile }))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -212,6 +218,16 @@ async fn every_new_reader_gets_the_retained_messages_once() {
     assert_eq!((taken(&one.outbox).0.len(), taken(&two.outbox).0.len()), (0, 1));
     script.subscriber().deliver(&retained("a", "new"));
     assert_eq!((taken(&one.outbox).0.len(), taken(&two.outbox).0.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_is_retained_between_the_replay_and_its_return_is_not_lost() {
+    let (script, link) = scripted();
+    *lock(&script.retained) = vec![retained("a", "old")];
+    *lock(&script.meanwhile) = vec![retained("a", "new")];
+    let one = join(&hub(), &link, "a", reader("sub-0", Version::V12)).await;
+    let frames = texts(&one.outbox);
+    assert!(frames.len() == 2 && frames[0].ends_with("old\0") && frames[1].ends_with("new\0"), "{frames:?}");
 }
 
 #[tokio::test]

@@ -152,6 +152,19 @@ impl Destination {
         }
     }
 
+    /// Bytes of its names.
+    pub(super) fn size(&self) -> usize {
+        match self {
+            Destination::Topic(pattern) | Destination::Application(pattern) => pattern.as_str().len(),
+            Destination::Queue(name)
+            | Destination::ExistingQueue(name)
+            | Destination::TemporaryQueue(name)
+            | Destination::ReplyQueue(name) => name.len(),
+            Destination::Exchange { exchange, key } => exchange.len() + key.len(),
+            Destination::User { user, name } => user.as_ref().map_or(0, |user| user.len()) + name.as_str().len(),
+        }
+    }
+
     /// Copies its names into memory of their own.
     pub(super) fn detach(&mut self) {
         match self {
@@ -246,7 +259,27 @@ fn parse_pattern(rest: &str, usage: Usage, separators: Separators) -> Result<Pat
         push_segment(&mut canonical, segment, usage)?;
     }
     check_reserved(&canonical)?;
+    // In canonical text # is a segment and nothing else.
+    let canonical = if canonical.contains("#/#") || canonical.contains("#/+") { merged(&canonical) } else { canonical };
     Ok(Pattern::canonical(canonical))
+}
+
+/// Puts wildcards that stand side by side in one order, each + first, and then one # at most: `#/+/#` is `+/#`.
+fn merged(canonical: &str) -> String {
+    let mut segments = Vec::new();
+    let mut many = false;
+    for segment in canonical.split('/') {
+        match segment {
+            "#" => many = true,
+            "+" => segments.push("+"),
+            _ => {
+                segments.extend(std::mem::take(&mut many).then_some("#"));
+                segments.push(segment);
+            }
+        }
+    }
+    segments.extend(many.then_some("#"));
+    segments.join("/")
 }
 
 fn push_segment(canonical: &mut String, segment: &str, usage: Usage) -> Result<(), &'static str> {
@@ -289,6 +322,7 @@ fn check_reserved(name: &str) -> Result<(), &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn parse(spelling: &str, usage: Usage) -> Result<Destination, Refusal> {
         Destination::parse(spelling, usage, Separators::Both)
@@ -321,6 +355,36 @@ mod tests {
             assert_eq!(parse(spelling, Usage::Subscribe).unwrap(), topic("a/+/#"), "{spelling}");
         }
         assert_eq!(parse("/topic/foo*/x", Usage::Subscribe).unwrap(), topic("foo*/x"));
+    }
+
+    #[test]
+    fn wildcards_side_by_side_have_one_order() {
+        for (spelling, canonical) in [
+            ("/topic/#/#", "#"),
+            ("/topic/#/+", "+/#"),
+            ("/topic/a.#.*.#.b", "a/+/#/b"),
+            ("/topic/**/+/x/#/+/**/+", "+/#/x/+/+/#"),
+            ("/topic/#/a*/+", "#/a*/+"),
+            ("/topic//#/#/", "/#/"),
+        ] {
+            assert_eq!(parse(spelling, Usage::Subscribe).unwrap(), topic(canonical), "{spelling}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_canonical_pattern_matches_what_the_spelled_one_does(
+            pattern in prop::collection::vec(prop::sample::select(vec!["a", "b*", "", "+", "#", "#"]), 1..7),
+            name in prop::collection::vec(prop::sample::select(vec!["a", "b", "", "$x"]), 1..9),
+        ) {
+            let (pattern, name) = (pattern.join("/"), Pattern::canonical(name.join("/")));
+            prop_assume!(!pattern.is_empty());
+            let Destination::Topic(canonical) = parse(&format!("/topic/{pattern}"), Usage::Subscribe).unwrap() else {
+                panic!("it is a topic")
+            };
+            prop_assert_eq!(canonical.matches(&name), Pattern::canonical(pattern).matches(&name), "{}", canonical);
+            prop_assert!(!canonical.as_str().contains("#/#") && !canonical.as_str().contains("#/+"), "{}", canonical);
+        }
     }
 
     #[test]

@@ -57,9 +57,13 @@ impl Message {
         self.destination.detach();
     }
 
-    /// Bytes of body and headers: what this message counts against a limit in bytes.
+    /// Bytes that this message takes once it is detached, but for a fixed part: what it counts against a limit in bytes.
+    ///
+    /// That is its body and destination, names and values of its headers, and the two [`Text`]s of each, which are more
+    /// than the text itself where headers are many and short.
     pub fn size(&self) -> usize {
-        self.body.len() + self.headers.size()
+        let entries = self.headers.len() * 2 * size_of::<Text>();
+        self.body.len() + self.destination.size() + self.headers.size() + entries
     }
 }
 

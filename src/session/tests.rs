@@ -745,7 +745,7 @@ mod transacting {
         let settings = Settings {
             max_transactions: 1,
             max_transaction_frames: 2,
-            max_transaction_bytes: 100,
+            max_transaction_bytes: 1000,
             ..Settings::default()
         };
         let begun = || {
@@ -763,7 +763,7 @@ mod transacting {
         script.client("SEND\ndestination:/topic/a\ntransaction:t\n\n");
         script.client("SEND\ndestination:/topic/a\ntransaction:t\n\n");
         says(script.client("SEND\ndestination:/topic/a\ntransaction:t\n\n"), "session.max_transaction_frames");
-        let large = "x".repeat(100);
+        let large = "x".repeat(1000);
         says(
             begun().client(&format!("SEND\ndestination:/topic/a\ntransaction:t\n\n{large}")),
             "session.max_transaction_bytes",

@@ -44,6 +44,7 @@ pub(crate) struct Ear {
 pub(crate) enum Heard {
     Message(String),
     Replayed(u64, String),
+    ReplayEnded(u64),
     Restored,
     Ended(BrokerError),
 }
@@ -221,6 +222,10 @@ impl Subscriber for Ear {
 
     fn replay(&self, reader: u64, message: &Arc<Message>) {
         self.hear(Heard::Replayed(reader, text(message)));
+    }
+
+    fn replayed(&self, reader: u64) {
+        self.hear(Heard::ReplayEnded(reader));
     }
 
     fn restored(&self) {

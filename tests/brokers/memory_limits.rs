@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stompgate::broker::memory::{ConnectError, Counters, Memory, Overflow, Settings};
-use stompgate::broker::{Broker, BrokerError, SharedSource, Source, Transaction};
-use stompgate::message::{Destination, DurableName, Message, Outcome, Pattern, Settlement, Text, Usage};
+use stompgate::broker::{Broker, BrokerError, SharedSource, Source, Subscribe, Transaction};
+use stompgate::message::{
+    Destination, DurableName, Headers, Message, Outcome, Pattern, Refusal, Separators, Settlement, Text, Usage,
+};
 use tokio::time::advance;
 
 use crate::harness::{Client, Ear, Heard, Reader, in_time, text};
@@ -91,6 +93,30 @@ async fn a_full_queue_rejects_and_names_the_setting() {
     rejected_by(client.publish(client.message("/queue/a", "3")).await, "broker.memory.max_queue_length");
     reader.settle(&first, Settlement::Accept).await;
     client.send("/queue/a", "3").await;
+}
+
+#[tokio::test]
+async fn names_and_headers_count_although_messages_are_empty() {
+    let settings = Settings { max_queue_bytes: 64 * 1024, max_retained_bytes: 64 * 1024, ..Settings::default() };
+    let (_, client) = memory(settings).await;
+    let name = "x".repeat(16 * 1024);
+    let queue = format!("/queue/{name}");
+    for _ in 0..3 {
+        client.send(&queue, "").await;
+    }
+    rejected_by(client.publish(client.message(&queue, "")).await, "broker.memory.max_queue_bytes");
+
+    let mut retained = client.message(&format!("/topic/{name}"), "x");
+    retained.options.retain = true;
+    for number in 0..4 {
+        retained.destination = Destination::Topic(Pattern::canonical(format!("{number}{name}")));
+        let answer = client.publish(retained.clone()).await;
+        if number < 3 { assert!(answer.is_ok()) } else { rejected_by(answer, "broker.memory.max_retained_bytes") }
+    }
+
+    let mut many = client.message("/queue/a", "");
+    many.headers = (0..1200).map(|_| ("", "")).collect();
+    rejected_by(client.publish(many).await, "broker.memory.max_queue_bytes");
 }
 
 #[tokio::test]
@@ -261,6 +287,20 @@ async fn a_commit_that_does_not_fit_publishes_nothing() {
 }
 
 #[tokio::test]
+async fn a_refusal_names_what_is_not_supported() {
+    let (_, client) = memory(Settings::default()).await;
+    let arguments = Headers::from([("x-message-ttl", "1000")]);
+    let request = Subscribe { source: Source::Queue("a".into()), prefetch: 1, arguments };
+    let argument = Refusal::from(client.link.subscribe(request).await.err().unwrap());
+    assert_eq!(argument.message, "queue argument x-message-ttl not supported");
+    assert_eq!(argument.detail, "queue argument x-message-ttl: broker.memory.* sets limits for all queues.");
+    let mut message = client.message("/topic/a", "x");
+    message.destination = Destination::Topic(Pattern::canonical("a/#"));
+    let pattern = Refusal::from(client.publish(message).await.unwrap_err());
+    assert_eq!(pattern.detail, "sending to the pattern a/#: a SEND names one destination.");
+}
+
+#[tokio::test]
 async fn durable_subscriptions_are_bounded() {
     let (_, client) = memory(Settings { max_durable: 1, ..Settings::default() }).await;
     let durable = |name: &'static str| {
@@ -323,14 +363,46 @@ async fn a_commit_is_never_cut_in_two_by_others() {
     assert_eq!(in_time(counting).await.unwrap(), expected);
 }
 
+fn too_deep<T>(answer: Result<T, BrokerError>) -> bool {
+    matches!(answer, Err(BrokerError::LimitExceeded { setting: "broker.memory.max_topic_levels", .. }))
+}
+
 #[tokio::test]
-async fn patterns_have_a_limited_depth() {
+async fn topics_have_a_limited_depth() {
     let (_, client) = memory(Settings { max_topic_levels: 3, ..Settings::default() }).await;
     let ear = Arc::new(Ear::default());
-    let share =
-        |pattern: &'static str| client.link.share(SharedSource::Topic(Pattern::canonical(pattern)), ear.clone());
-    assert!(share("a/b/#").await.is_ok());
-    assert!(share("a/b/c/d").await.is_ok());
-    let refused = share("a/b/c/#").await.err();
-    assert!(matches!(refused, Some(BrokerError::LimitExceeded { setting: "broker.memory.max_topic_levels", .. })));
+    let share = |source| client.link.share(source, ear.clone());
+    for (name, fits) in [("a/b/#", true), ("a/b/c", true), ("a/b/c/#", false), ("a/b/c/d", false)] {
+        assert_eq!(!too_deep(share(SharedSource::Topic(Pattern::canonical(name))).await), fits, "{name}");
+        let user = SharedSource::User { user: "u".into(), name: Pattern::canonical(format!("topic/{name}")) };
+        assert_eq!(!too_deep(share(user).await), fits, "{name} of a user");
+    }
+    for (spelling, fits) in [("/topic/a.b.c", true), ("/user/u/topic/a.b.c", true)].into_iter().chain([
+        ("/topic/a.b.c.d", false),
+        ("/user/u/topic/a.b.c.d", false),
+        ("/user/u/queue/a/b/c/d/e", true),
+    ]) {
+        for retain in [false, true] {
+            let mut message = client.message("/topic/a", "x");
+            message.destination = Destination::parse(spelling, Usage::Send, Separators::Both).unwrap();
+            message.options.retain = retain;
+            let commit = Transaction { messages: vec![message.clone()], settlements: Vec::new() };
+            assert_eq!(!too_deep(client.publish(message).await), fits, "{spelling}");
+            assert_eq!(!too_deep(client.link.commit(commit).await), fits, "{spelling} in a transaction");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pattern_has_three_of_the_dearest_wildcard() {
+    let (_, client) = memory(Settings::default()).await;
+    client.listen("/topic/#/a/#/b/#").await;
+    let ear = Arc::new(Ear::default());
+    let pattern = Pattern::canonical("#/a/#/b/#/c/#");
+    let user = SharedSource::User { user: "u".into(), name: Pattern::canonical(format!("topic/{pattern}")) };
+    for source in [SharedSource::Topic(pattern.clone()), user] {
+        let refusal = Refusal::from(client.link.share(source, ear.clone()).await.err().unwrap());
+        assert_eq!(refusal.message, "a pattern with more than 3 # not supported");
+    }
+    assert!(client.open(Source::Topic(pattern), 1).await.is_err());
 }

@@ -109,6 +109,22 @@ pub(crate) async fn a_cancelled_reader_can_still_settle(broker: Arc<dyn Broker>)
     heir.take("3").await;
 }
 
+pub(crate) async fn what_was_settled_before_the_drop_stays_settled(broker: Arc<dyn Broker>) {
+    let client = Client::of(&broker).await;
+    send_all(&client, "/queue/a", &["1", "2", "3"]).await;
+    for cancelled in [false, true] {
+        let mut reader = client.read_with("/queue/a", 1).await;
+        let first = reader.next().await;
+        if cancelled {
+            reader.subscription.cancel(false).await.unwrap();
+        }
+        let settled = reader.settle(&first, Settlement::Accept); // called, and nobody waits for the confirmation yet
+        drop(reader);
+        settled.await;
+    }
+    assert!(!client.read("/queue/a").await.take("3").await.redelivered);
+}
+
 pub(crate) async fn two_readers_take_turns(broker: Arc<dyn Broker>) {
     let client = Client::of(&broker).await;
     let (mut one, mut two) = (client.read("/queue/a").await, client.read("/queue/a").await);

@@ -29,7 +29,7 @@ pub(crate) async fn a_late_reader_gets_the_last_value(broker: Arc<dyn Broker>) {
     client.retain("/topic/a/c", "other").await;
     let (guard, ear) = client.listen("/topic/a/b").await;
     guard.replay(7).await.unwrap();
-    assert_eq!(ear.until_heard(&replayed(7, "new")).await, [replayed(7, "new")]);
+    assert_eq!(ear.until_heard(&Heard::ReplayEnded(7)).await, [replayed(7, "new"), Heard::ReplayEnded(7)]);
 }
 
 pub(crate) async fn an_empty_body_forgets(broker: Arc<dyn Broker>) {
@@ -41,8 +41,8 @@ pub(crate) async fn an_empty_body_forgets(broker: Arc<dyn Broker>) {
     // Those who are there get it as any other message.
     assert_eq!(ear.until("").await, ["x", "y", ""]);
     guard.replay(1).await.unwrap();
-    let heard = ear.until_heard(&replayed(1, "y")).await;
-    assert_eq!(heard[3..], [replayed(1, "y")]);
+    let heard = ear.until_heard(&Heard::ReplayEnded(1)).await;
+    assert_eq!(heard[3..], [replayed(1, "y"), Heard::ReplayEnded(1)]);
     client.retain("/topic/b", "").await;
 }
 
@@ -52,9 +52,10 @@ pub(crate) async fn a_replay_is_for_one_reader(broker: Arc<dyn Broker>) {
     client.retain("/topic/a", "x").await;
     for reader in [1, 2] {
         guard.replay(reader).await.unwrap();
-        ear.until_heard(&replayed(reader, "x")).await;
+        ear.until_heard(&Heard::ReplayEnded(reader)).await;
     }
-    assert_eq!(ear.heard(), [Heard::Message("x".to_owned()), replayed(1, "x"), replayed(2, "x")]);
+    let replays = [1, 2].map(|reader| [replayed(reader, "x"), Heard::ReplayEnded(reader)]).concat();
+    assert_eq!(ear.heard(), [vec![Heard::Message("x".to_owned())], replays].concat());
     client.retain("/topic/a", "").await;
 }
 
@@ -80,8 +81,9 @@ pub(crate) async fn a_reader_gets_each_value_once_while_it_changes(broker: Arc<d
     for _ in 0..30 {
         let (guard, ear) = client.listen("/topic/a").await;
         guard.replay(1).await.unwrap();
-        let values = ear.heard().into_iter().map(|heard| match heard {
-            Heard::Message(body) | Heard::Replayed(_, body) => body.parse::<u32>().unwrap(),
+        let values = ear.heard().into_iter().filter_map(|heard| match heard {
+            Heard::Message(body) | Heard::Replayed(_, body) => Some(body.parse::<u32>().unwrap()),
+            Heard::ReplayEnded(_) => None,
             other => panic!("a message was expected, not {other:?}"),
         });
         assert!(values.is_sorted(), "an old value came after a new one");

@@ -4,7 +4,7 @@ use super::settings::{Overflow, Settings};
 use crate::broker::BrokerError;
 use crate::message::{Message, Text};
 
-/// What a message costs beside its body and headers, so that empty ones are bounded, too.
+/// What a message costs beside [`Message::size`], so that empty ones are bounded, too.
 const OVERHEAD: usize = 256;
 
 /// What a message counts against the limits in bytes.

@@ -23,7 +23,7 @@ impl Exchange {
     }
 
     fn publish_with(&self, message: Message, effects: &mut Effects) -> Result<Outcome, BrokerError> {
-        check_destination(&message)?;
+        self.check_destination(&message)?;
         self.check_open()?;
         match &message.destination {
             Destination::Queue(_) => {
@@ -75,7 +75,7 @@ impl Exchange {
         if !settled.all(|id| self.queue_of(*id).is_some_and(|queue| queue.holds(*id))) {
             return Err(BrokerError::DeliveryLost);
         }
-        transaction.messages.iter().try_for_each(check_destination)?;
+        transaction.messages.iter().try_for_each(|message| self.check_destination(message))?;
         lock(&self.retained).admit(transaction.messages.iter())?;
         let mut costs: HashMap<&Text, Vec<usize>> = HashMap::new();
         for message in &transaction.messages {
@@ -104,6 +104,16 @@ impl Exchange {
         retained.keep(&message);
         deliver(&message, &self.listeners_to(&message.destination), effects);
         Outcome::DONE
+    }
+
+    /// Whether a message goes where an in-memory broker can bring it.
+    fn check_destination(&self, message: &Message) -> Result<(), BrokerError> {
+        check_kind(message)?;
+        match &message.destination {
+            Destination::Topic(name) => self.settings.check_levels(name),
+            Destination::User { name, .. } => self.settings.check_user_levels(name),
+            _ => Ok(()),
+        }
     }
 
     /// Gives everybody who listens a copy.
@@ -139,12 +149,12 @@ fn deliver(message: &Arc<Message>, listeners: &[Listener], effects: &mut Effects
     }
 }
 
-/// Whether a message goes where an in-memory broker can bring it.
-fn check_destination(message: &Message) -> Result<(), BrokerError> {
+/// Whether a message is for something that an in-memory broker has.
+fn check_kind(message: &Message) -> Result<(), BrokerError> {
     let unsupported = |what: String, why: &str| Err(BrokerError::Unsupported { what, why: why.to_owned() });
     match &message.destination {
         Destination::Topic(name) | Destination::User { user: Some(_), name } if !name.is_literal() => {
-            unsupported(format!("a message to the pattern {name} is"), "a SEND names one destination")
+            unsupported(format!("sending to the pattern {name}"), "a SEND names one destination")
         }
         Destination::Topic(_)
         | Destination::Queue(_)
@@ -156,7 +166,7 @@ fn check_destination(message: &Message) -> Result<(), BrokerError> {
         Destination::Exchange { .. } => unsupported("/exchange".to_owned(), super::USE_TOPIC),
         Destination::ExistingQueue(_) => unsupported("/amq/queue".to_owned(), super::USE_QUEUE),
         Destination::TemporaryQueue(_) => {
-            unsupported("a message to /temp-queue".to_owned(), "send to the reply-to that came with the request")
+            unsupported("sending to /temp-queue".to_owned(), "send to the reply-to that came with the request")
         }
         Destination::Application(_) => {
             unsupported(message.destination.to_string(), "it belongs to the interceptor chain, not to the broker")

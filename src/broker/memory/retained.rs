@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_replacement_takes_no_second_place() {
-        let mut retained = retained(2, 6);
+        let mut retained = retained(2, 8); // names count, too
         keep(&mut retained, "a", "xxx");
         keep(&mut retained, "b", "xxx");
         assert_eq!(retained.admit([&*message("a", "yyy")].into_iter()), Ok(()));

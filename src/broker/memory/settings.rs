@@ -2,12 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::{Destination, Separators, Usage};
+use crate::broker::BrokerError;
+use crate::message::{Destination, Pattern, Separators, Usage};
 use crate::settings::Faults;
 
 /// The settings of the in-memory broker.
 ///
-/// Bytes are those of bodies and headers, and 256 more for each message. What is handed out and not settled counts.
+/// Bytes are those of bodies, destinations and headers, 64 more for each header and 256 more for each message in a
+/// queue. What is handed out and not settled counts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -29,7 +31,9 @@ pub struct Settings {
     pub max_topic_queue_length: usize,
     /// How many bytes wait for it.
     pub max_topic_queue_bytes: usize,
-    /// How many levels a topic pattern with wildcards has.
+    /// How many levels a topic has, be it a name or a pattern; what `/user/topic/` begins is not one.
+    ///
+    /// Each level of a name is a step of its lookup, and each step may carry along as many places in patterns.
     pub max_topic_levels: usize,
     /// How many durable subscriptions there may be.
     pub max_durable: usize,
@@ -52,7 +56,7 @@ impl Default for Settings {
             max_deliveries: 0,
             max_topic_queue_length: 10_000,
             max_topic_queue_bytes: 16 * MIB,
-            max_topic_levels: 128,
+            max_topic_levels: 32,
             max_durable: 1_000,
             max_retained: 10_000,
             max_retained_bytes: 64 * MIB,
@@ -94,6 +98,7 @@ impl Settings {
             ("broker.memory.max_bytes", self.max_bytes),
             ("broker.memory.max_topic_queue_length", self.max_topic_queue_length),
             ("broker.memory.max_topic_queue_bytes", self.max_topic_queue_bytes),
+            ("broker.memory.max_topic_levels", self.max_topic_levels),
         ] {
             faults.demand(number >= 1, key, "must be at least 1");
         }
@@ -103,10 +108,32 @@ impl Settings {
         faults.into_result()
     }
 
+    /// Refuses a topic with more levels than there may be.
+    pub(super) fn check_levels(&self, name: &Pattern) -> Result<(), BrokerError> {
+        self.bound_levels(name.as_str().split('/').count())
+    }
+
+    /// The same for what is sent to users, where the first word only says whether it is a queue or a topic.
+    pub(super) fn check_user_levels(&self, name: &Pattern) -> Result<(), BrokerError> {
+        self.bound_levels(name.as_str().split('/').skip(1).count())
+    }
+
+    fn bound_levels(&self, levels: usize) -> Result<(), BrokerError> {
+        let limit = self.max_topic_levels;
+        if levels <= limit {
+            return Ok(());
+        }
+        let (what, setting) = ("levels of a topic".to_owned(), "broker.memory.max_topic_levels");
+        Err(BrokerError::LimitExceeded { what, limit, setting })
+    }
+
     /// The dead-letter destination, read.
     pub(super) fn dead_letter(&self) -> Result<Option<Destination>, ConnectError> {
         let Some(value) = &self.dead_letter else { return Ok(None) };
         let why = match Destination::parse(value, Usage::Send, Separators::default()) {
+            Ok(Destination::Topic(name)) if self.check_levels(&name).is_err() => {
+                format!("it has more than {} levels (setting broker.memory.max_topic_levels)", self.max_topic_levels)
+            }
             Ok(destination @ (Destination::Queue(_) | Destination::Topic(_))) => return Ok(Some(destination)),
             Ok(_) => "write /queue/… or /topic/…".to_owned(),
             Err(refusal) => refusal.detail,
@@ -127,5 +154,8 @@ mod tests {
             let error = settings(bad).dead_letter().unwrap_err().to_string();
             assert!(error.starts_with("setting broker.memory.dead_letter = "), "{error}");
         }
+        assert!(settings(&format!("/topic/{}", ["x"; 32].join("/"))).dead_letter().is_ok());
+        let error = settings(&format!("/topic/{}", ["x"; 33].join("/"))).dead_letter().unwrap_err().to_string();
+        assert!(error.contains("broker.memory.max_topic_levels"), "{error}");
     }
 }

@@ -14,6 +14,9 @@ const LEVELS: usize = 10;
 /// A shelf that was swept rests for at least so long, as a sweep looks at every message.
 const SWEEP_REST: Duration = Duration::from_secs(1);
 
+/// A level that has room for more is made smaller once it is mostly empty.
+const LARGE: usize = 256;
+
 /// A message in a queue.
 #[derive(Debug)]
 pub(super) struct Stored {
@@ -37,6 +40,8 @@ pub(super) struct Shelf {
     bytes: usize,
     next_sequence: u64,
     sweep_at: Option<Instant>,
+    /// Until then it is not swept, however much comes in that expires earlier.
+    rest_until: Option<Instant>,
 }
 
 impl Shelf {
@@ -62,7 +67,7 @@ impl Shelf {
     pub(super) fn restore(&mut self, stored: Stored) {
         self.length += 1;
         self.bytes += stored.cost;
-        self.sweep_at = earlier(self.sweep_at, stored.expires);
+        self.sweep_at = earlier(self.sweep_at, stored.expires.max(stored.expires.and(self.rest_until)));
         let level = &mut self.levels[usize::from(stored.message.options.priority.unwrap_or(0)).min(LEVELS - 1)];
         if level.back().is_none_or(|last| last.sequence < stored.sequence) {
             level.push_back(stored);
@@ -75,13 +80,13 @@ impl Shelf {
 
     /// Takes the message that leaves next.
     pub(super) fn take_first(&mut self) -> Option<Stored> {
-        let first = self.levels.iter_mut().rev().find_map(VecDeque::pop_front);
+        let first = self.levels.iter_mut().rev().find_map(pop);
         self.taken(first)
     }
 
     /// Takes the message that is missed least: the oldest of the lowest priority.
     pub(super) fn take_oldest(&mut self) -> Option<Stored> {
-        let oldest = self.levels.iter_mut().find_map(VecDeque::pop_front);
+        let oldest = self.levels.iter_mut().find_map(pop);
         self.taken(oldest)
     }
 
@@ -103,7 +108,8 @@ impl Shelf {
         }
         let expired = self.remove_expired(now);
         let next = self.levels.iter().flatten().filter_map(|stored| stored.expires).min();
-        self.sweep_at = next.map(|next| next.max(now + SWEEP_REST));
+        self.rest_until = Some(now + SWEEP_REST);
+        self.sweep_at = next.max(next.and(self.rest_until));
         expired
     }
 
@@ -129,9 +135,56 @@ impl Shelf {
     }
 }
 
+/// Takes the first message of a level, and gives memory back that a burst has left. Halving what is used to a quarter
+/// leaves as many takes until the next time as it moves places.
+fn pop(level: &mut VecDeque<Stored>) -> Option<Stored> {
+    let first = level.pop_front();
+    if level.capacity() > LARGE && level.len() <= level.capacity() / 4 {
+        level.shrink_to((level.capacity() / 2).max(LARGE));
+    }
+    first
+}
+
 fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Destination, Headers, PublishOptions};
+    use bytes::Bytes;
+
+    fn append(shelf: &mut Shelf, expiration: Option<Duration>) {
+        let (destination, headers) = (Destination::Queue("a".into()), Headers::new());
+        let options = PublishOptions { expiration, ..PublishOptions::default() };
+        shelf.append(Arc::new(Message { destination, headers, body: Bytes::new(), options }), 1, false);
+    }
+
+    #[test]
+    fn a_burst_leaves_no_memory_behind() {
+        let mut shelf = Shelf::default();
+        (0..100_000).for_each(|_| append(&mut shelf, None));
+        (0..99_000).for_each(|_| drop(shelf.take_first()));
+        assert!(shelf.levels[0].capacity() <= 4 * 1024, "{}", shelf.levels[0].capacity());
+        while shelf.take_oldest().is_some() {}
+        assert!(shelf.levels[0].capacity() <= LARGE, "{}", shelf.levels[0].capacity());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shelf_rests_after_a_sweep_whatever_comes_in() {
+        let brief = Some(Duration::from_millis(1));
+        let mut shelf = Shelf::default();
+        let mut swept = Vec::new();
+        for _ in 0..5 {
+            append(&mut shelf, brief);
+            tokio::time::advance(Duration::from_millis(250)).await;
+            swept.push(shelf.sweep().len());
+        }
+        assert_eq!(swept, [1, 0, 0, 0, 4]);
+        assert_eq!((shelf.length(), shelf.bytes()), (0, 0));
     }
 }

@@ -14,7 +14,10 @@ use super::listeners::Listener;
 use super::queue::{Admission, Queue};
 use super::{lock, own};
 use crate::broker::{BrokerError, Event, Shared, SharedSource, Source, Subscribe, Subscriber, Subscription};
-use crate::message::{Destination, DurableName, Pattern, Text};
+use crate::message::{Destination, DurableName, Pattern, Segment, Text};
+
+/// How many `#` one pattern may have.
+const MAX_MANY: usize = 3;
 
 /// Keeps a shared subscription open.
 pub(super) struct SharedGuard {
@@ -54,7 +57,10 @@ impl SharedGuard {
     ) -> Result<Self, BrokerError> {
         let source = match source {
             SharedSource::Topic(pattern) => SharedSource::Topic(owned(pattern, exchange)?),
-            SharedSource::User { user, name } => SharedSource::User { user: own(user), name: owned(name, exchange)? },
+            SharedSource::User { user, name } => {
+                exchange.settings.check_user_levels(name)?;
+                SharedSource::User { user: own(user), name: copied(name)? }
+            }
         };
         let _gate = exchange.enter()?;
         let key = exchange.next_key();
@@ -66,11 +72,14 @@ impl SharedGuard {
 #[async_trait]
 impl Shared for SharedGuard {
     async fn replay(&self, reader: u64) -> Result<(), BrokerError> {
-        let SharedSource::Topic(pattern) = &self.source else { return Ok(()) };
         let retained = lock(&self.exchange.retained);
-        for message in retained.matching(pattern) {
-            self.subscriber.replay(reader, &message);
+        if let SharedSource::Topic(pattern) = &self.source {
+            for message in retained.matching(pattern) {
+                self.subscriber.replay(reader, &message);
+            }
         }
+        // Still under the lock: a value that is retained a moment later must find the reader ready for it.
+        self.subscriber.replayed(reader);
         Ok(())
     }
 }
@@ -85,7 +94,7 @@ impl Reader {
     /// Opens a dedicated subscription.
     pub(super) fn open(exchange: &Arc<Exchange>, request: Subscribe) -> Result<Self, BrokerError> {
         if let Some((name, _)) = request.arguments.iter().next() {
-            return Err(unsupported(&format!("the argument {name} is"), "broker.memory.* sets limits for all queues"));
+            return Err(unsupported(&format!("queue argument {name}"), "broker.memory.* sets limits for all queues"));
         }
         let _gate = exchange.enter()?;
         let consumer = exchange.next_key();
@@ -246,12 +255,17 @@ fn topic_rules(exchange: &Exchange, pattern: &Pattern) -> Rules {
     Rules::topic(Destination::Topic(pattern.clone()).to_string().into(), &exchange.settings)
 }
 
-/// A copy in memory of its own, unless it has more levels than the index bears: each costs a node, however short it is.
+/// A copy in memory of its own, unless no name has so many levels: each costs the index a node, however short it is.
 fn owned(pattern: &Pattern, exchange: &Exchange) -> Result<Pattern, BrokerError> {
-    let limit = exchange.settings.max_topic_levels;
-    if !pattern.is_literal() && pattern.segments().count() > limit {
-        let (what, setting) = ("levels of a topic pattern".to_owned(), "broker.memory.max_topic_levels");
-        return Err(BrokerError::LimitExceeded { what, limit, setting });
+    exchange.settings.check_levels(pattern)?;
+    copied(pattern)
+}
+
+/// A copy in memory of its own, unless a lookup would have to carry along too many places in it: behind each `#` all.
+fn copied(pattern: &Pattern) -> Result<Pattern, BrokerError> {
+    if pattern.segments().filter(|segment| *segment == Segment::Many).count() > MAX_MANY {
+        let what = format!("a pattern with more than {MAX_MANY} #");
+        return Err(unsupported(&what, "subscribe to several patterns, each with fewer"));
     }
     Ok(Pattern::canonical(own(pattern.text())))
 }

@@ -35,6 +35,9 @@ struct Node<T> {
 
 const ROOT: usize = 0;
 
+/// What has room for more is made smaller once it is mostly empty.
+const LARGE: usize = 64;
+
 impl<T> Default for TopicIndex<T> {
     fn default() -> Self {
         TopicIndex { literals: HashMap::new(), nodes: Vec::new(), free: Vec::new() }
@@ -78,12 +81,16 @@ impl<T: Clone> TopicIndex<T> {
             let member = members.remove(&key);
             if members.is_empty() {
                 self.literals.remove(pattern.as_str());
+                shrink(&mut self.literals);
             }
             return member;
         }
         let path = self.path(pattern)?;
         let member = self.nodes[*path.last()?].members.remove(&key);
         self.prune(pattern, &path);
+        if self.nodes.capacity() > LARGE && self.nodes.len() - self.free.len() <= self.nodes.capacity() / 4 {
+            self.compact();
+        }
         member
     }
 
@@ -207,9 +214,39 @@ impl<T: Clone> TopicIndex<T> {
             (self.nodes, self.free) = (Vec::new(), Vec::new());
         }
     }
+
+    /// Numbers the nodes anew, without those that are free: each comes after its parent, which learns its number.
+    fn compact(&mut self) {
+        let mut nodes = Vec::with_capacity(2 * (self.nodes.len() - self.free.len()));
+        let mut old = std::mem::take(&mut self.nodes);
+        self.free = Vec::new();
+        nodes.push(std::mem::take(&mut old[ROOT]));
+        let mut at = 0;
+        while at < nodes.len() {
+            let mut parent = std::mem::take(&mut nodes[at]);
+            for child in parent.children_mut() {
+                nodes.push(std::mem::take(&mut old[*child]));
+                *child = nodes.len() - 1;
+            }
+            nodes[at] = parent;
+            at += 1;
+        }
+        self.nodes = nodes;
+    }
+}
+
+fn shrink<T>(map: &mut HashMap<Text, T>) {
+    if map.capacity() > LARGE && map.len() <= map.capacity() / 4 {
+        map.shrink_to(map.capacity() / 2);
+    }
 }
 
 impl<T> Node<T> {
+    fn children_mut(&mut self) -> impl Iterator<Item = &mut usize> {
+        let named = self.literals.values_mut().chain(self.globs.values_mut());
+        named.chain(&mut self.one_child).chain(&mut self.many_child)
+    }
+
     fn is_idle(&self) -> bool {
         self.members.is_empty()
             && self.literals.is_empty()
@@ -220,7 +257,10 @@ impl<T> Node<T> {
 
     fn forget(&mut self, segment: Segment<'_>) {
         match segment {
-            Segment::Literal(name) => _ = self.literals.remove(name),
+            Segment::Literal(name) => {
+                self.literals.remove(name);
+                shrink(&mut self.literals);
+            }
             Segment::Glob(glob) => _ = self.globs.remove(glob),
             Segment::One => self.one_child = None,
             Segment::Many => self.many_child = None,
@@ -279,6 +319,26 @@ mod tests {
         }
         assert!(index.is_empty());
         assert_eq!(index.remove(&Pattern::canonical("a/+"), 2), None);
+    }
+
+    #[test]
+    fn one_pattern_that_stays_keeps_no_room_for_all_that_left() {
+        let crowd: Vec<_> = (0..10_000).map(|number| Pattern::canonical(format!("a/{number}/+/x*/#"))).collect();
+        let mut index = index(&["a/+/#", "b"]);
+        for (key, pattern) in crowd.iter().enumerate() {
+            index.insert(pattern, key as u64, key);
+            index.insert(&Pattern::canonical(format!("{key}")), 1, key);
+        }
+        for (key, pattern) in crowd.iter().enumerate().rev() {
+            assert_eq!(index.remove(pattern, key as u64), Some(key));
+            assert_eq!(index.remove(&Pattern::canonical(format!("{key}")), 1), Some(key));
+            if key == 7 {
+                assert_eq!(found(&index, "a/5/c/x1/d"), [0, 5]);
+            }
+        }
+        assert_eq!(found(&index, "a/1/x"), [0]);
+        let places = index.nodes.iter().map(|node| node.literals.capacity()).max().max(Some(index.literals.capacity()));
+        assert!(index.nodes.capacity() <= LARGE && places <= Some(LARGE), "{places:?}");
     }
 
     fn pattern() -> impl Strategy<Value = String> {
