@@ -363,7 +363,7 @@ async fn a_commit_is_never_cut_in_two_by_others() {
     assert_eq!(in_time(counting).await.unwrap(), expected);
 }
 
-fn too_deep<T>(answer: Result<T, BrokerError>) -> bool {
+fn too_deep<T>(answer: &Result<T, BrokerError>) -> bool {
     matches!(answer, Err(BrokerError::LimitExceeded { setting: "broker.memory.max_topic_levels", .. }))
 }
 
@@ -373,9 +373,9 @@ async fn topics_have_a_limited_depth() {
     let ear = Arc::new(Ear::default());
     let share = |source| client.link.share(source, ear.clone());
     for (name, fits) in [("a/b/#", true), ("a/b/c", true), ("a/b/c/#", false), ("a/b/c/d", false)] {
-        assert_eq!(!too_deep(share(SharedSource::Topic(Pattern::canonical(name))).await), fits, "{name}");
+        assert_eq!(!too_deep(&share(SharedSource::Topic(Pattern::canonical(name))).await), fits, "{name}");
         let user = SharedSource::User { user: "u".into(), name: Pattern::canonical(format!("topic/{name}")) };
-        assert_eq!(!too_deep(share(user).await), fits, "{name} of a user");
+        assert_eq!(!too_deep(&share(user).await), fits, "{name} of a user");
     }
     for (spelling, fits) in [("/topic/a.b.c", true), ("/user/u/topic/a.b.c", true)].into_iter().chain([
         ("/topic/a.b.c.d", false),
@@ -387,8 +387,8 @@ async fn topics_have_a_limited_depth() {
             message.destination = Destination::parse(spelling, Usage::Send, Separators::Both).unwrap();
             message.options.retain = retain;
             let commit = Transaction { messages: vec![message.clone()], settlements: Vec::new() };
-            assert_eq!(!too_deep(client.publish(message).await), fits, "{spelling}");
-            assert_eq!(!too_deep(client.link.commit(commit).await), fits, "{spelling} in a transaction");
+            assert_eq!(!too_deep(&client.publish(message).await), fits, "{spelling}");
+            assert_eq!(!too_deep(&client.link.commit(commit).await), fits, "{spelling} in a transaction");
         }
     }
 }
