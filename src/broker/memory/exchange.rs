@@ -19,6 +19,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
+use tokio::sync::Notify;
+
 use super::depth::Rules;
 use super::durable::Durables;
 use super::effects::{Counters, Dead, Effects, Ledger};
@@ -39,6 +41,8 @@ pub(super) struct Exchange {
     pub(super) listeners: Listeners,
     pub(super) queues: Queues,
     pub(super) gate: RwLock<()>,
+    /// Told when there may be something that time changes, and at the end.
+    pub(super) busy: Arc<Notify>,
     closed: AtomicBool,
     replies: RwLock<HashMap<Text, Arc<Queue>>>,
     /// The queue that each dedicated subscription reads.
@@ -56,6 +60,7 @@ impl Exchange {
             durables: Mutex::new(Durables::new(settings.max_durable)),
             retained: Mutex::new(Retained::new(settings)),
             gate: RwLock::default(),
+            busy: Arc::default(),
             closed: AtomicBool::new(false),
             replies: RwLock::default(),
             consumers: RwLock::default(),
@@ -160,6 +165,7 @@ impl Exchange {
     /// Remembers which queue a consumer reads.
     pub(super) fn register(&self, consumer: u64, queue: &Arc<Queue>) {
         write(&self.consumers).insert(consumer, Arc::clone(queue));
+        self.busy.notify_one();
     }
 
     /// Forgets a consumer.
@@ -178,6 +184,12 @@ impl Exchange {
             self.apply(effects);
             self.queues.prune(&name, &queue);
         }
+    }
+
+    /// Whether there is nothing that a tick or a sweep could change. Whatever ends that tells `busy`.
+    pub(super) fn is_idle(&self) -> bool {
+        let unread = lock(&self.durables).queues().is_empty() && read(&self.consumers).is_empty();
+        unread && self.queues.is_empty() && lock(&self.retained).is_empty() && !self.is_closed()
     }
 
     /// Frees what expired everywhere else.
@@ -220,11 +232,19 @@ impl Exchange {
             queue.end(effects);
         }
         write(&self.replies).clear();
+        self.busy.notify_one();
         self.listeners.take_all()
     }
 
     /// Refuses what comes too late.
     pub(super) fn check_open(&self) -> Result<(), BrokerError> {
         if self.is_closed() { Err(BrokerError::Unavailable) } else { Ok(()) }
+    }
+}
+
+impl Drop for Exchange {
+    /// Lets the task that keeps time end.
+    fn drop(&mut self) {
+        self.busy.notify_one();
     }
 }

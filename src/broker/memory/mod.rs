@@ -31,7 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 pub use effects::Counters;
@@ -74,7 +74,7 @@ impl Memory {
     /// Makes an in-memory broker. It needs a tokio runtime, for the task that frees what expired.
     pub fn new(settings: &Settings) -> Result<Self, ConnectError> {
         let exchange = Arc::new(Exchange::new(settings)?);
-        tokio::spawn(keep_time(Arc::downgrade(&exchange)));
+        tokio::spawn(keep_time(Arc::downgrade(&exchange), Arc::clone(&exchange.busy)));
         let link = Arc::new(MemoryLink(Arc::clone(&exchange)));
         Ok(Memory { exchange, link, state: watch::Sender::new(LinkState::Up) })
     }
@@ -85,12 +85,16 @@ impl Memory {
     }
 }
 
-/// Ends with the broker.
-async fn keep_time(exchange: Weak<Exchange>) {
+/// Ends with the broker. Sleeps while nothing is there that time could change.
+async fn keep_time(exchange: Weak<Exchange>, busy: Arc<Notify>) {
     let mut ticks = tokio::time::interval_at(Instant::now() + TICK, TICK);
     // A late tick is no reason to hurry: the next ones would find that nobody came since the last.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for count in 1_u32.. {
+        if exchange.upgrade().is_some_and(|exchange| exchange.is_idle()) {
+            busy.notified().await;
+            ticks.reset();
+        }
         ticks.tick().await;
         let Some(exchange) = exchange.upgrade().filter(|exchange| !exchange.is_closed()) else { return };
         exchange.tick();
@@ -179,4 +183,44 @@ fn read<T>(shared: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 /// Locks for writing; see [`lock`].
 fn write<T>(shared: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     shared.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Wake};
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_is_not_kept_while_there_is_nothing_to_keep_it_for() {
+        let exchange = Arc::new(Exchange::new(&Settings::default()).unwrap());
+        let count = Arc::new(Count::default());
+        let waker = Arc::clone(&count).into();
+        let mut task = pin!(keep_time(Arc::downgrade(&exchange), Arc::clone(&exchange.busy)));
+        let mut poll = || task.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+
+        assert!(!poll());
+        tokio::time::advance(10 * TICK).await;
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+
+        let queue = exchange.private_queue(depth::Rules::topic("a".into(), &exchange.settings));
+        exchange.register(1, &queue);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(!poll());
+        tokio::time::advance(2 * TICK).await;
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+
+        drop(exchange);
+        assert!(poll(), "it ends with the exchange");
+    }
 }

@@ -95,13 +95,16 @@ impl Exchange {
         message.detach();
         let message = Arc::new(message);
         let Destination::Queue(name) = &message.destination else { return Ok(Outcome::UNROUTED) };
-        self.queues.with(name, |queue| queue.push(&message, admission, effects)).map(|_| Outcome::DONE)
+        self.queues.with(name, |queue| queue.push(&message, admission, effects))?;
+        self.busy.notify_one();
+        Ok(Outcome::DONE)
     }
 
     fn retain(&self, mut message: Message, retained: &mut Retained, effects: &mut Effects) -> Outcome {
         message.detach();
         let message = Arc::new(message);
         retained.keep(&message);
+        self.busy.notify_one();
         deliver(&message, &self.listeners_to(&message.destination), effects);
         Outcome::DONE
     }

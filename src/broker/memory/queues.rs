@@ -76,6 +76,11 @@ impl Queues {
         read(&self.known).iter().map(|(name, queue)| (name.clone(), Arc::clone(queue))).collect()
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        read(&self.known).is_empty()
+    }
+
     /// Takes all away.
     pub(super) fn clear(&self) -> Vec<Arc<Queue>> {
         std::mem::take(&mut *write(&self.known)).into_values().collect()

@@ -75,6 +75,11 @@ impl Retained {
             .collect()
     }
 
+    /// Whether no topic has one.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
     /// Forgets what is expired.
     pub(super) fn sweep(&mut self) {
         let now = Instant::now();
