@@ -165,7 +165,7 @@ async fn a_client_that_the_gateway_does_not_read_from_is_not_taken_for_dead() {
         config.outbox.max_wait = Duration::from_mins(10);
     });
     let mut client = Client::open_narrow(&gateway).await;
-    client.login("1.2", "heart-beat:50,0").await;
+    client.login("1.2", "heart-beat:1000,0").await;
     client.subscribe("id:0\ndestination:/queue/a").await;
     let mut writer = Client::connect(&gateway, "1.2").await;
     let body = "y".repeat(64 * 1024);
@@ -174,7 +174,7 @@ async fn a_client_that_the_gateway_does_not_read_from_is_not_taken_for_dead() {
     }
     // It has not read for so long that its outbox is full, and not a byte of it has been read for as long.
     client.send_message(b"\n".to_vec()).await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
     client.send_message(b"\n".to_vec()).await;
     for _ in 0..100 {
         client.expect("MESSAGE").await;
