@@ -9,6 +9,7 @@
 
 pub mod memory;
 mod settings;
+mod topics;
 
 use std::future::Future;
 use std::pin::Pin;
