@@ -334,3 +334,15 @@ async fn patterns_have_a_limited_depth() {
     let refused = share("a/b/c/#").await.err();
     assert!(matches!(refused, Some(BrokerError::LimitExceeded { setting: "broker.memory.max_topic_levels", .. })));
 }
+
+/// A real broker gives messages to whoever has credit, awake or not.
+#[tokio::test]
+async fn a_reader_that_sleeps_holds_nothing_back() {
+    let (_, client) = memory(Settings::default()).await;
+    let mut sleeper = client.read("/queue/a").await;
+    sleeper.expect_nothing();
+    let mut reader = client.read("/queue/a").await;
+    let body = tokio::join!(reader.next(), client.send("/queue/a", "1")).0;
+    assert_eq!(text(&body.message), "1");
+    sleeper.expect_nothing();
+}
