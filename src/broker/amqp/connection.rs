@@ -21,6 +21,8 @@ use crate::broker::{BrokerError, LinkState};
 const LOOK: Duration = Duration::from_millis(500);
 /// The first pause between two attempts; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// A broker that is asked to close a connection has so long for it.
+const CLOSING: Duration = Duration::from_secs(2);
 /// RabbitMQ allows 2,047 channels on a connection.
 const MAX_CHANNELS: usize = 2_000;
 
@@ -37,6 +39,8 @@ pub(super) struct Connector {
 /// The state of the broker, made of the states of its connections.
 struct Status {
     lines: Mutex<Vec<LinkState>>,
+    /// Lines whose task has not ended.
+    running: watch::Sender<usize>,
     state: watch::Sender<LinkState>,
 }
 
@@ -94,7 +98,11 @@ impl Connector {
             connect_timeout: settings.connect_timeout,
             reconnect_max: settings.reconnect_max,
             closed: watch::Sender::new(false),
-            status: Status { lines: Mutex::default(), state: watch::Sender::new(LinkState::Recovering) },
+            status: Status {
+                lines: Mutex::default(),
+                running: watch::Sender::new(0),
+                state: watch::Sender::new(LinkState::Recovering),
+            },
         }))
     }
 
@@ -111,6 +119,13 @@ impl Connector {
     /// Ends all lines.
     pub(super) fn close(&self) {
         self.closed.send_replace(true);
+    }
+
+    /// Ends all lines, and comes back when their connections are closed or have had the time for it.
+    pub(super) async fn shut_down(&self) {
+        self.close();
+        let ended = async { self.status.running.subscribe().wait_for(|running| *running == 0).await.map(drop) };
+        let _ = tokio::time::timeout(CLOSING, ended).await; // a broker that does not answer keeps nobody
     }
 
     /// Whether all lines are ended.
@@ -164,7 +179,8 @@ impl Line {
     pub(super) fn start(connector: &Arc<Connector>, name: &str) -> Arc<Line> {
         let index = {
             let mut lines = connector.status.lines.lock().unwrap_or_else(PoisonError::into_inner);
-            lines.push(LinkState::Recovering);
+            // One more connection for a broker that is up does not mean that the broker is not.
+            lines.push(*connector.status.state.borrow());
             lines.len() - 1
         };
         let line = Arc::new(Line {
@@ -175,7 +191,12 @@ impl Line {
             generations: AtomicU64::new(0),
             channels: AtomicUsize::new(0),
         });
-        tokio::spawn(Arc::clone(&line).keep());
+        connector.status.running.send_modify(|running| *running += 1);
+        let task = Arc::clone(&line);
+        tokio::spawn(async move {
+            task.keep().await;
+            task.connector.status.running.send_modify(|running| *running -= 1);
+        });
         line
     }
 
@@ -197,7 +218,7 @@ impl Line {
     }
 
     /// Makes the connection again and again until the broker is closed.
-    async fn keep(self: Arc<Self>) {
+    async fn keep(&self) {
         let mut attempt = 0;
         while !self.connector.is_closed() {
             let connected = tokio::select! {
@@ -239,7 +260,8 @@ impl Line {
         while live.is_up() {
             tokio::select! {
                 () = self.connector.closed() => {
-                    let _ = live.connection.close(200, "the gateway ends".into()).await; // it may be gone already
+                    let closing = live.connection.close(200, "the gateway ends".into());
+                    let _ = tokio::time::timeout(CLOSING, closing).await; // it may be gone already, or hang
                     break;
                 }
                 event = events.next() => match event {

@@ -98,7 +98,7 @@ impl Broker for Amqp {
     }
 
     async fn close(&self) {
-        self.connector.close();
+        self.connector.shut_down().await;
     }
 }
 

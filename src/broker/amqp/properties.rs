@@ -16,6 +16,8 @@ pub(super) const REPUBLISHED: &str = "stompgate-republished";
 const REPLY_QUEUE: &str = "/reply-queue/";
 /// Queues of these names are somebody's private reply address: ours, RabbitMQ's direct reply-to, server-named ones.
 const REPLY_QUEUES: [&str; 3] = [REPLY, "amq.rabbitmq.reply-to.", "amq.gen-"];
+/// RabbitMQ closes the channel on which this is published, with all that is on its way there.
+const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 /// Bytes of a header frame that are not headers, and of each header that are not text; more than there are.
 const FRAME_COST: usize = 128;
 const HEADER_COST: usize = 8;
@@ -41,6 +43,10 @@ pub(super) fn of_message(message: &Message, frame_max: u32) -> Result<BasicPrope
             "content-type" => properties.with_content_type(short_value(name, value)?),
             "content-encoding" => properties.with_content_encoding(short_value(name, value)?),
             "correlation-id" => properties.with_correlation_id(short_value(name, value)?),
+            "reply-to" if **value == *DIRECT_REPLY => {
+                let why = "RabbitMQ takes it only from a channel that reads its replies; write reply-to:/temp-queue/…";
+                return Err(BrokerError::Unsupported { what: format!("reply-to:{DIRECT_REPLY}"), why: why.to_owned() });
+            }
             "reply-to" => properties.with_reply_to(short_value(name, reply_address(value))?),
             "type" => properties.with_type(short_value(name, value)?),
             "app-id" => properties.with_app_id(short_value(name, value)?),
@@ -273,6 +279,8 @@ mod tests {
         for (name, value) in [("type", &*long), (&*long, "1"), ("timestamp", "yesterday")] {
             assert!(matches!(of_message(&message([(name, value)]), FRAME_MAX), Err(BrokerError::Rejected(_))));
         }
+        let direct = of_message(&message([("reply-to", DIRECT_REPLY)]), FRAME_MAX);
+        assert!(matches!(direct, Err(BrokerError::Unsupported { .. })));
         let wide = "x".repeat(4_000);
         assert!(matches!(of_message(&message([("a", &*wide)]), FRAME_MAX), Err(BrokerError::LimitExceeded { .. })));
     }

@@ -1,6 +1,6 @@
 //! Publishing: a few confirm channels, each with a task that keeps many messages on their way.
 //!
-//! Messages to one destination always take the same channel, so they keep their order. A message that is unconfirmed
+//! Messages of one user always take the same channel, so they keep their order whatever they are sent to. A message that is unconfirmed
 //! when its channel or connection breaks is published again, marked as [`REPUBLISHED`](super::properties::REPUBLISHED).
 //! A channel that the broker closes takes innocent messages with it: these then go one by one, so that only the culprit
 //! fails (contract, §11).
@@ -93,13 +93,11 @@ impl Publisher {
 
     /// Publishes; the permits bound how many wait here.
     pub(super) fn publish(&self, permit: Permit, message: Message) -> Confirmation {
+        let channel = self.channel_of(&message);
         let envelope = match self.envelope(message) {
             Ok(envelope) => envelope,
             Err(refused) => return Confirmation::Ready(Err(refused)),
         };
-        let mut hasher = DefaultHasher::new();
-        (envelope.exchange.as_str(), envelope.key.as_str()).hash(&mut hasher);
-        let channel = usize::try_from(hasher.finish() % self.channels.len() as u64).unwrap_or_default();
         let (answer, confirmation) = oneshot::channel();
         let job = Job {
             sequence: 0,
@@ -114,6 +112,16 @@ impl Publisher {
         // A worker that has ended drops the job, and so its answer is that the broker is not there.
         let _ = self.channels[channel].send(job);
         Confirmation::Waiting(confirmation)
+    }
+
+    /// By user; what has no user goes by its destination.
+    fn channel_of(&self, message: &Message) -> usize {
+        let mut hasher = DefaultHasher::new();
+        match message.headers.get("stompgate-user") {
+            Some(user) => user.hash(&mut hasher),
+            None => message.destination.hash(&mut hasher),
+        }
+        usize::try_from(hasher.finish() % self.channels.len() as u64).unwrap_or_default()
     }
 
     /// Whether it could be published as far as can be said without the broker.

@@ -32,7 +32,7 @@ pub struct Settings {
     /// Time for which a topic that nobody reads any more stays bound.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
-    /// Channels that messages are published on; messages to one destination always take the same.
+    /// Channels that messages are published on; those of one user always take the same.
     pub publish_channels: u16,
     /// Messages of all clients that may wait for their confirmation at a time.
     pub max_unconfirmed: usize,
