@@ -1,6 +1,9 @@
 //! How a settings struct says what is wrong with its values.
 
 use std::fmt;
+use std::time::Duration;
+
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// One setting with an impossible value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +24,11 @@ impl Faults {
         if !good {
             self.add(key, why);
         }
+    }
+
+    /// Adds a fault if a time is longer than a year: beyond that the sums of clocks overflow, and nobody means it.
+    pub fn demand_time(&mut self, key: &str, time: Duration) {
+        self.demand(time <= LONGEST, key, "must be at most 365d");
     }
 
     /// Adds a fault.

@@ -22,8 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 pub use settings::{Kind, Settings};
 
+pub use crate::message::{Capabilities, SharedSource, Source, Subscribe, Transaction};
 use crate::message::{Delivery, DeliveryId, DurableName, Message, Outcome, Principal, Refusal, Settlement, Text};
-pub use crate::message::{SharedSource, Source, Subscribe, Transaction};
 
 /// The broker that the settings ask for.
 ///
@@ -110,21 +110,6 @@ pub trait Link: Send + Sync + 'static {
 
     /// Deletes a durable subscription that nobody reads. `Err(NotFound)` if there is none of that name.
     async fn delete_durable(&self, name: &DurableName) -> Result<(), BrokerError>;
-}
-
-/// What a broker can do beyond queues and topics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Capabilities {
-    /// `/exchange` and `/amq/queue` exist.
-    pub exchanges: bool,
-    /// Queue and consumer arguments (`x-…` on SUBSCRIBE and SEND) mean something.
-    pub arguments: bool,
-    /// `retain:true` is kept.
-    pub retain: bool,
-    /// Durable subscriptions exist.
-    pub durable: bool,
-    /// A transaction is published as a whole or not at all.
-    pub atomic_transactions: bool,
 }
 
 /// A place in the number of unconfirmed messages that a link allows; freed when it is dropped.

@@ -73,6 +73,8 @@ struct Readers {
     /// Where those stand that have not been given the retained messages yet.
     joining: HashMap<u64, (Reader, usize)>,
     next_joining: u64,
+    /// The broker ended the subscription: whoever comes now needs another one.
+    ended: bool,
 }
 
 struct Member {
@@ -137,6 +139,10 @@ impl Hub {
         let key = (Arc::as_ptr(link).cast::<()>() as usize, source);
         let entry = {
             let mut sources = lock(&self.0.sources);
+            let has_ended = |registered: &Registered| lock(&registered.entry.fan_out.readers).ended;
+            if sources.get(&key).is_some_and(has_ended) {
+                sources.remove(&key); // those who still hold it are on their way out
+            }
             let registered = sources.entry(key.clone()).or_insert_with(|| {
                 let fan_out = FanOut { common: Arc::clone(&self.0.common), readers: Mutex::default() };
                 let (link, fan_out) = (Arc::clone(link), Arc::new(fan_out));
@@ -179,7 +185,10 @@ impl Drop for Membership {
             }
         }
         let mut sources = lock(&self.hub.sources);
-        let Some(registered) = sources.get_mut(&self.entry.key) else { return };
+        let registered = sources.get_mut(&self.entry.key);
+        let Some(registered) = registered.filter(|registered| Arc::ptr_eq(&registered.entry, &self.entry)) else {
+            return;
+        };
         registered.readers -= 1;
         if registered.readers == 0 {
             let last = sources.remove(&self.entry.key);
@@ -230,7 +239,9 @@ impl Subscriber for FanOut {
 
     fn ended(&self, reason: &BrokerError) {
         let refusal = Refusal::from(reason.clone());
-        for member in lock(&self.readers).members() {
+        let mut readers = lock(&self.readers);
+        readers.ended = true;
+        for member in readers.members() {
             member.outbox.signal(Signal::End(refusal.clone()));
         }
     }

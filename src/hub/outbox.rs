@@ -61,6 +61,8 @@ struct State {
     /// Bytes waiting, those in the hands of the task among them.
     bytes: usize,
     in_hand: Option<InHand>,
+    /// Since when the client has taken nothing of what waits; absent while nothing does.
+    stalled_since: Option<Instant>,
     /// Nothing before this number can be dropped.
     droppable_from: u64,
     /// Frames that no policy may drop, those in hand among them.
@@ -75,7 +77,6 @@ struct State {
 #[derive(Debug)]
 struct Queued {
     item: Item,
-    since: Instant,
     when_full: WhenFull,
     key: Option<Text>,
 }
@@ -83,7 +84,6 @@ struct Queued {
 /// What the task has taken and not yet written.
 #[derive(Debug)]
 struct InHand {
-    since: Instant,
     bytes: usize,
     firm: usize,
 }
@@ -113,30 +113,22 @@ impl Outbox {
             state.dropped += 1;
             return;
         }
-        if state.is_over(size, now, &self.settings) {
+        if policy.when_full == WhenFull::Disconnect && state.is_late(now, &self.settings) {
+            return end_as_slow(state, now, &self.settings);
+        }
+        if !state.has_room(size, &self.settings) {
             match policy.when_full {
-                WhenFull::Disconnect => {
-                    let refusal = state.slow(now, &self.settings);
-                    state.end(refusal);
-                    return wake(state);
-                }
-                WhenFull::DropNewest => {
-                    state.dropped += 1;
-                    return;
-                }
-                WhenFull::DropOldest => state.drop_oldest(size, now, &self.settings),
+                WhenFull::Disconnect | WhenFull::DropNewest => {}
+                WhenFull::DropOldest => state.drop_oldest(size, &self.settings),
                 WhenFull::Conflate => state.conflate(policy.key.as_ref()),
             }
-            // A stalled client is over its time for everything; what was dropped above made no younger.
-            if state.live > 0 && state.bytes + size > self.settings.max_bytes {
-                if policy.when_full == WhenFull::Conflate {
-                    let refusal = state.slow(now, &self.settings);
-                    state.end(refusal);
-                    return wake(state);
-                }
-                state.dropped += 1;
-                return;
+        }
+        if !state.has_room(size, &self.settings) {
+            if matches!(policy.when_full, WhenFull::Disconnect | WhenFull::Conflate) {
+                return end_as_slow(state, now, &self.settings);
             }
+            state.dropped += 1;
+            return;
         }
         state.append(item, now, policy.clone());
         wake(state);
@@ -162,7 +154,7 @@ impl Outbox {
 
     /// Takes a signal, and moves frames of at most `limit` bytes, or one frame of any size, into `batch`.
     /// The task is woken when there may be more. Nothing is taken while an earlier batch is in hand.
-    pub fn poll(&self, context: &mut Context<'_>, limit: usize, batch: &mut Vec<Item>) -> Option<Signal> {
+    pub fn poll(&self, context: &mut Context<'_>, limit: usize, batch: &mut VecDeque<Item>) -> Option<Signal> {
         let mut state = self.lock();
         if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
             state.waker = Some(context.waker().clone());
@@ -174,11 +166,20 @@ impl Outbox {
     }
 
     /// What was in hand has been written.
-    pub fn written(&self) {
+    pub fn written(&self, now: Instant) {
         let mut state = self.lock();
         if let Some(in_hand) = state.in_hand.take() {
             state.bytes -= in_hand.bytes;
             state.firm -= in_hand.firm;
+        }
+        state.stalled_since = (state.live > 0).then_some(now);
+    }
+
+    /// Part of what was in hand has been written.
+    pub fn progressed(&self, now: Instant) {
+        let mut state = self.lock();
+        if state.stalled_since.is_some() {
+            state.stalled_since = Some(now);
         }
     }
 
@@ -190,16 +191,13 @@ impl Outbox {
 
     /// When the client has been stalled for too long, if nothing moves until then.
     pub fn deadline(&self) -> Option<Instant> {
-        let state = self.lock();
-        let oldest = state.oldest().filter(|_| state.firm > 0)?;
-        Some(oldest + self.settings.max_wait)
+        self.lock().deadline(&self.settings)
     }
 
     /// The refusal for a client that has been stalled for too long.
     pub fn check_stalled(&self, now: Instant) -> Option<Refusal> {
         let state = self.lock();
-        let oldest = state.oldest().filter(|_| state.firm > 0)?;
-        (now >= oldest + self.settings.max_wait).then(|| state.slow(now, &self.settings))
+        state.is_late(now, &self.settings).then(|| state.slow(now, &self.settings))
     }
 
     /// Drops what waits: for a session that ends because its client does not read.
@@ -208,15 +206,22 @@ impl Outbox {
         state.clear();
     }
 
-    /// Drops what waits and would be settled once written: its subscription ends, and it goes to another reader.
-    pub fn discard_unsettled(&self) {
+    /// Drops what waits, would be settled once written, and is `meant`: its subscription ends, and it goes to another
+    /// reader.
+    pub fn discard_unsettled(&self, meant: impl Fn(DeliveryId) -> bool) {
         let mut state = self.lock();
-        let is_unsettled = |place: &Option<Queued>| place.as_ref().is_some_and(|queued| queued.item.settle.is_some());
+        let settles = |queued: &Queued| queued.item.settle.is_some_and(&meant);
+        let is_unsettled = |place: &Option<Queued>| place.as_ref().is_some_and(settles);
         let (gone, left) = std::mem::take(&mut state.queue).into_iter().partition::<VecDeque<_>, _>(is_unsettled);
         state.queue = left;
         state.live -= gone.len();
         state.firm -= gone.len();
         state.bytes -= gone.iter().flatten().map(|queued| queued.item.frame.len()).sum::<usize>();
+    }
+
+    /// Counts a message that was dropped before it came here.
+    pub fn count_dropped(&self) {
+        self.lock().dropped += 1;
     }
 
     /// How many messages were dropped by policy or for their size.
@@ -239,33 +244,40 @@ fn wake(mut state: MutexGuard<'_, State>) {
     }
 }
 
+/// Ends the session of a client that does not read.
+fn end_as_slow(mut state: MutexGuard<'_, State>, now: Instant, settings: &Settings) {
+    let refusal = state.slow(now, settings);
+    state.end(refusal);
+    wake(state);
+}
+
 impl State {
-    fn oldest(&self) -> Option<Instant> {
-        let waiting = || self.queue.iter().flatten().next().map(|queued| queued.since);
-        self.in_hand.as_ref().map(|in_hand| in_hand.since).or_else(waiting)
+    /// When a client that takes nothing must have taken something. Messages that may be dropped can wait for ever.
+    fn deadline(&self, settings: &Settings) -> Option<Instant> {
+        self.stalled_since.filter(|_| self.firm > 0).map(|since| since + settings.max_wait)
     }
 
-    fn is_over(&self, size: usize, now: Instant, settings: &Settings) -> bool {
-        let is_idle = self.live == 0 && self.in_hand.is_none();
-        let is_late = || self.oldest().is_some_and(|oldest| now >= oldest + settings.max_wait);
-        !is_idle && (self.bytes + size > settings.max_bytes || is_late())
+    fn is_late(&self, now: Instant, settings: &Settings) -> bool {
+        self.deadline(settings).is_some_and(|deadline| now >= deadline)
+    }
+
+    /// Whether `size` more bytes may wait. One message of any size may where nothing else does.
+    fn has_room(&self, size: usize, settings: &Settings) -> bool {
+        self.bytes + size <= settings.max_bytes || (self.live == 0 && self.in_hand.is_none())
     }
 
     fn slow(&self, now: Instant, settings: &Settings) -> Refusal {
-        match self.oldest() {
-            Some(oldest) if now >= oldest + settings.max_wait => {
-                let wait = settings.max_wait.as_millis();
-                Refusal::slow_consumer(&format!("it took nothing for {wait} ms (setting outbox.max_wait)"))
-            }
-            _ => {
-                let bytes = settings.max_bytes;
-                Refusal::slow_consumer(&format!("more than {bytes} bytes wait for it (setting outbox.max_bytes)"))
-            }
+        if self.is_late(now, settings) {
+            let wait = settings.max_wait.as_millis();
+            return Refusal::slow_consumer(&format!("it took nothing for {wait} ms (setting outbox.max_wait)"));
         }
+        let bytes = settings.max_bytes;
+        Refusal::slow_consumer(&format!("more than {bytes} bytes wait for it (setting outbox.max_bytes)"))
     }
 
-    fn append(&mut self, item: Item, since: Instant, policy: Policy) {
+    fn append(&mut self, item: Item, now: Instant, policy: Policy) {
         let Policy { when_full, key } = policy;
+        self.stalled_since.get_or_insert(now);
         self.bytes += item.frame.len();
         self.live += 1;
         self.firm += usize::from(when_full == WhenFull::Disconnect);
@@ -277,10 +289,10 @@ impl State {
         {
             self.remove(older);
         }
-        self.queue.push_back(Some(Queued { item, since, when_full, key }));
+        self.queue.push_back(Some(Queued { item, when_full, key }));
     }
 
-    fn take(&mut self, limit: usize, batch: &mut Vec<Item>) {
+    fn take(&mut self, limit: usize, batch: &mut VecDeque<Item>) {
         while let Some(place) = self.queue.front() {
             let size = place.as_ref().map_or(0, |next| next.item.frame.len());
             if self.in_hand.as_ref().is_some_and(|in_hand| in_hand.bytes + size > limit) {
@@ -289,32 +301,33 @@ impl State {
             self.first += 1;
             if let Some(queued) = self.queue.pop_front().flatten() {
                 self.live -= 1;
-                let in_hand = self.in_hand.get_or_insert(InHand { since: queued.since, bytes: 0, firm: 0 });
+                let in_hand = self.in_hand.get_or_insert(InHand { bytes: 0, firm: 0 });
                 in_hand.bytes += size;
                 in_hand.firm += usize::from(queued.is_firm());
-                batch.push(queued.item);
+                batch.push_back(queued.item);
             }
         }
         if self.queue.is_empty() {
             self.newest = HashMap::new();
-            if self.queue.capacity() > 64 {
+            if self.queue.capacity() > 4 {
                 self.queue = VecDeque::new();
             }
         }
     }
 
-    /// Empties a place. The place itself goes when the ones before it have gone.
+    /// Empties a place, unless what stood there was taken. The place itself goes when the ones before it have gone.
     fn remove(&mut self, number: u64) {
-        let index = usize::try_from(number.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        let Some(index) = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok()) else { return };
         if let Some(queued) = self.queue.get_mut(index).and_then(Option::take) {
             self.live -= 1;
             self.bytes -= queued.item.frame.len();
+            self.firm -= usize::from(queued.is_firm());
             self.dropped += 1;
         }
     }
 
-    /// Drops the oldest messages that may be dropped, until there is room for `size` bytes and nothing is too old.
-    fn drop_oldest(&mut self, size: usize, now: Instant, settings: &Settings) {
+    /// Drops the oldest messages that may be dropped, until there is room for `size` bytes.
+    fn drop_oldest(&mut self, size: usize, settings: &Settings) {
         let end = self.first + self.queue.len() as u64;
         let mut number = self.droppable_from.max(self.first);
         while number < end {
@@ -322,8 +335,7 @@ impl State {
             if let Some(queued) = &self.queue[index]
                 && queued.when_full == WhenFull::DropOldest
             {
-                let is_late = now >= queued.since + settings.max_wait;
-                if self.bytes + size <= settings.max_bytes && !is_late {
+                if self.has_room(size, settings) {
                     break;
                 }
                 self.remove(number);
@@ -380,6 +392,7 @@ impl State {
         self.bytes -= waiting.iter().flatten().map(|queued| queued.item.frame.len()).sum::<usize>();
         self.live = 0;
         self.newest = HashMap::new();
+        self.stalled_since = None;
     }
 }
 
@@ -421,7 +434,7 @@ mod tests {
 
         /// What the task gets: frames of up to `limit` bytes, and a signal.
         fn take(&self, limit: usize) -> (Vec<String>, Option<Signal>) {
-            let mut batch = Vec::new();
+            let mut batch = VecDeque::new();
             let signal = self.outbox.poll(&mut Context::from_waker(Waker::noop()), limit, &mut batch);
             (batch.iter().map(|item| String::from_utf8_lossy(&item.frame).trim().to_owned()).collect(), signal)
         }
@@ -434,7 +447,7 @@ mod tests {
                 if batch.is_empty() {
                     return all;
                 }
-                self.outbox.written();
+                self.outbox.written(self.now);
                 all.extend(batch);
             }
         }
@@ -457,10 +470,10 @@ mod tests {
         }
         assert_eq!(script.take(60).0, ["a", "b"]);
         assert!(script.take(60).0.is_empty(), "one batch at a time");
-        script.outbox.written();
+        script.outbox.written(script.now);
         assert_eq!(script.take(60).0, ["c"]);
         assert!(!script.outbox.is_empty());
-        script.outbox.written();
+        script.outbox.written(script.now);
         assert!(script.outbox.is_empty());
     }
 
@@ -510,15 +523,30 @@ mod tests {
     }
 
     #[test]
-    fn drop_oldest_drops_what_is_too_old() {
+    fn a_client_that_takes_a_little_now_and_then_is_not_stalled() {
         let mut script = Script::new();
-        for text in ["a", "b"] {
+        script.push("a", WhenFull::Disconnect);
+        script.take(1);
+        for _ in 0..10 {
+            script.now += SECOND / 2;
+            script.outbox.progressed(script.now);
+        }
+        assert_eq!(script.outbox.check_stalled(script.now), None);
+        assert_eq!(script.outbox.deadline(), Some(script.now + SECOND));
+        script.outbox.written(script.now);
+        assert_eq!(script.outbox.deadline(), None);
+    }
+
+    #[test]
+    fn a_client_that_may_miss_messages_is_not_ended_for_taking_none() {
+        let mut script = Script::new();
+        for text in ["a", "b", "c"] {
             script.push(text, WhenFull::DropOldest);
         }
         script.now += SECOND;
-        script.push("c", WhenFull::DropOldest);
-        assert_eq!(script.drain(), ["c"]);
-        assert_eq!(script.outbox.deadline(), None, "a client that may miss messages is not ended for it");
+        script.push("d", WhenFull::DropOldest);
+        assert_eq!(script.outbox.deadline(), None);
+        assert_eq!(script.drain(), ["b", "c", "d"]);
     }
 
     #[test]
@@ -532,6 +560,20 @@ mod tests {
         script.conflate("a4", "a");
         script.conflate("a5", "a");
         assert_eq!(script.drain(), ["a4", "a5"], "while there is room nothing is conflated");
+    }
+
+    #[test]
+    fn what_was_taken_is_not_replaced_and_nothing_else_goes_in_its_stead() {
+        let script = Script::new();
+        script.conflate("x1", "x");
+        script.outbox.push_firm(item("receipt"), script.now);
+        script.conflate("y1", "y");
+        script.conflate("y2", "y");
+        assert_eq!(script.take(1).0, ["x1"]);
+        script.outbox.written(script.now);
+        script.conflate("x2", "x");
+        assert_eq!(script.drain(), ["receipt", "y2", "x2"]);
+        assert_eq!(script.outbox.lock().firm, 0);
     }
 
     #[test]
@@ -554,7 +596,7 @@ mod tests {
         let state = script.outbox.lock();
         assert!(state.queue.len() < 100 && state.newest.len() <= 2, "{} places", state.queue.len());
         drop(state);
-        script.outbox.written();
+        script.outbox.written(script.now);
         assert_eq!(script.drain(), ["99998", "99999"]);
         let script = Script::new();
         script.outbox.push_firm(item("receipt"), script.now);
@@ -580,7 +622,7 @@ mod tests {
         let id = DeliveryId { consumer: 1, tag: 1 };
         script.outbox.push_firm(Item { settle: Some(id), ..item("delivery") }, script.now);
         script.outbox.push_firm(item("receipt"), script.now);
-        script.outbox.discard_unsettled();
+        script.outbox.discard_unsettled(|other| other == id);
         assert_eq!(script.drain(), ["receipt"]);
         script.push("a", WhenFull::DropOldest);
         script.push("b", WhenFull::Disconnect);

@@ -67,6 +67,7 @@ impl Settings {
         let mut faults = Faults::default();
         faults.demand(self.max_bytes >= 1, "outbox.max_bytes", "must be at least 1");
         faults.demand(self.max_delivery >= 1, "outbox.max_delivery", "must be at least 1");
+        faults.demand_time("outbox.max_wait", self.max_wait);
         faults.demand(self.max_wait >= Duration::from_millis(1), "outbox.max_wait", "must be at least 1ms");
         for (index, policy) in self.policy.iter().enumerate() {
             policy.check(index, separators, &mut faults);

@@ -108,9 +108,9 @@ fn outbox() -> Arc<Outbox> {
 }
 
 fn taken(outbox: &Outbox) -> (Vec<Bytes>, Option<Signal>) {
-    let mut batch = Vec::new();
+    let mut batch = std::collections::VecDeque::new();
     let signal = outbox.poll(&mut Context::from_waker(Waker::noop()), usize::MAX, &mut batch);
-    outbox.written();
+    outbox.written(now());
     (batch.into_iter().map(|item| item.frame).collect(), signal)
 }
 
@@ -233,6 +233,21 @@ async fn a_subscription_that_ended_ends_its_sessions() {
     let Joined { outbox, membership: _membership } = join(&hub, &link, "a", reader("sub-0", Version::V12)).await;
     script.subscriber().ended(&BrokerError::AccessRefused("ada".into()));
     assert_eq!(taken(&outbox).1, Some(Signal::End(Refusal::access_refused("ada"))));
+}
+
+#[tokio::test]
+async fn whoever_comes_after_the_end_gets_a_subscription_that_lives() {
+    let (script, link) = scripted();
+    let hub = hub();
+    let dead = join(&hub, &link, "a", reader("sub-0", Version::V12)).await;
+    script.subscriber().ended(&BrokerError::Unavailable);
+    lock(&script.open).clear();
+    let alive = join(&hub, &link, "a", reader("sub-0", Version::V12)).await;
+    drop(dead);
+    script.subscriber().deliver(&message("a", "x"));
+    assert_eq!((taken(&alive.outbox).0.len(), hub.sources()), (1, 1));
+    drop(alive);
+    assert_eq!(hub.sources(), 0);
 }
 
 #[tokio::test]

@@ -279,8 +279,8 @@ fn decoded(text: &str) -> Result<Text, &'static str> {
 
 /// Names that begin so are the gateway's own, on every broker.
 fn check_reserved(name: &str) -> Result<(), &'static str> {
-    if name.strip_prefix("stompgate").is_some_and(|rest| rest.starts_with(['.', '/', '%'])) {
-        return Err("names beginning with stompgate. or stompgate/ belong to the gateway");
+    if name.strip_prefix("stompgate").is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/', '%'])) {
+        return Err("the name stompgate, and those that begin with stompgate. or stompgate/, belong to the gateway");
     }
     Ok(())
 }
@@ -360,6 +360,7 @@ mod tests {
     #[test]
     fn the_gateways_own_names_are_closed() {
         for spelling in [
+            "/topic/stompgate",
             "/topic/stompgate.x",
             "/topic/stompgate/x",
             "/queue/stompgate.x",

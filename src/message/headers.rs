@@ -92,7 +92,7 @@ impl<N: Into<Text>, V: Into<Text>, const COUNT: usize> From<[(N, V); COUNT]> for
 }
 
 /// A copy of `text` that shares no buffer with anything.
-pub(super) fn detached(text: &Text) -> Text {
+pub fn detached(text: &Text) -> Text {
     Text::try_from(Bytes::copy_from_slice(text.as_bytes())).unwrap_or_default() // it was text before
 }
 

@@ -14,11 +14,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use destination::{Destination, Separators, Spelling, Usage};
-pub use headers::{Headers, Text};
+pub use headers::{Headers, Text, detached};
 pub(crate) use pattern::is_open_to_wildcards;
 pub use pattern::{Pattern, Segment, decode};
 pub use refusal::{CloseCode, Refusal};
-pub use requests::{Credentials, SharedSource, Source, Subscribe, Transaction};
+pub use requests::{Capabilities, Credentials, SharedSource, Source, Subscribe, Transaction};
 
 /// One message on its way from a sender to its readers.
 #[derive(Clone, Debug)]

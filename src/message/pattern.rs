@@ -137,24 +137,25 @@ impl Segment<'_> {
     pub fn matches(&self, name: &str) -> bool {
         match self {
             Segment::Literal(literal) => *literal == name,
-            Segment::Glob(glob) => glob_matches(glob, name),
+            // What is encoded in the one may be plain in the other's run of characters, so both are compared decoded.
+            Segment::Glob(glob) => glob_matches(glob, &decode(name).unwrap_or_default()),
             Segment::One | Segment::Many => true,
         }
     }
 }
 
 fn glob_matches(glob: &str, name: &str) -> bool {
-    let mut parts = glob.split('*');
-    let Some(mut rest) = parts.next().and_then(|prefix| name.strip_prefix(prefix)) else { return false };
-    let mut parts: Vec<_> = parts.collect();
+    let mut parts: Vec<_> = glob.split('*').map(|part| decode(part).unwrap_or_default()).collect();
     let suffix = parts.pop().unwrap_or_default();
+    let mut parts = parts.into_iter();
+    let Some(mut rest) = parts.next().and_then(|prefix| name.strip_prefix(&*prefix)) else { return false };
     for part in parts {
-        match rest.find(part) {
+        match rest.find(&*part) {
             Some(found) => rest = &rest[found + part.len()..],
             None => return false,
         }
     }
-    rest.len() >= suffix.len() && rest.ends_with(suffix)
+    rest.ends_with(&*suffix)
 }
 
 /// What a canonical segment spells as `%XX`.
@@ -245,6 +246,8 @@ mod tests {
         assert!(matches("*a*b", "xxaxxb"));
         assert!(!matches("foo*", "foo/bar"));
         assert!(!matches("a*a", "a"));
+        assert!(matches("a*%2B", "a%2Ex%2B"));
+        assert!(!matches("*E", "a%2E") && !matches("a*2*", "a%2Eb"));
     }
 
     #[test]

@@ -19,6 +19,21 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// What a broker can do beyond queues and topics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities {
+    /// `/exchange` and `/amq/queue` exist.
+    pub exchanges: bool,
+    /// Queue and consumer arguments (`x-…` on SUBSCRIBE and SEND) mean something.
+    pub arguments: bool,
+    /// `retain:true` is kept.
+    pub retain: bool,
+    /// Durable subscriptions exist.
+    pub durable: bool,
+    /// A transaction is published as a whole or not at all.
+    pub atomic_transactions: bool,
+}
+
 /// What a shared subscription reads.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SharedSource {

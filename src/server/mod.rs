@@ -6,6 +6,7 @@ mod operation;
 mod origin;
 mod registry;
 mod settings;
+mod socket;
 mod stream;
 mod tls;
 mod websocket;
@@ -24,8 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{debug, warn};
 
 use crate::auth::Authenticator;
@@ -38,6 +38,7 @@ use crate::session;
 use connection::Connection;
 use registry::{Limits, Registration, Registry};
 pub use settings::{Settings, Tls};
+use socket::Socket;
 use stream::Stream;
 
 /// Sockets beyond `server.max_connections` that are taken only to be told so; further ones are closed at once.
@@ -103,7 +104,7 @@ struct Client {
     outbox: Arc<Outbox>,
     registration: Registration,
     #[expect(dead_code, reason = "held for its Drop")]
-    socket: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Server {
@@ -258,10 +259,10 @@ fn websocket_or_not(
         }
     };
     let taken = permit.lock().ok().and_then(|mut permit| permit.take());
-    if let Some(socket) = taken {
+    if let Some(permit) = taken {
         let request = hyper::Request::from_parts(parts, body);
         // A task of its own: the one that served HTTP would keep its buffers for as long as the client stays.
-        tokio::spawn(upgrade(Arc::clone(services), peer, request, socket));
+        tokio::spawn(upgrade(Arc::clone(services), peer, request, permit));
     }
     answer
 }
@@ -270,28 +271,27 @@ async fn upgrade(
     services: Arc<Services>,
     peer: SocketAddr,
     request: hyper::Request<Incoming>,
-    socket: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 ) {
     let (stream, early) = match hyper::upgrade::on(request).await.map(Upgraded::downcast::<TokioIo<Stream>>) {
         Ok(Ok(parts)) => (parts.io.into_inner(), parts.read_buf),
         Ok(Err(_)) => return debug!(%peer, "upgraded to a stream of another kind"),
         Err(error) => return debug!(%peer, %error, "upgrade failed"),
     };
-    let config = services.websocket_config();
-    let websocket = WebSocketStream::from_partially_read(stream, early.to_vec(), Role::Server, Some(config)).await;
+    let socket = Socket::new(stream, &early, services.websocket_config()).await;
     drop(early);
-    let (client, refused) = admit(&services, peer, socket);
+    let (client, refused) = admit(&services, peer, permit);
     // Boxed by a function of its own, so that what only the upgrade needs is not kept beside the client.
-    tokio::spawn(run(services, client, websocket, refused));
+    tokio::spawn(run(Box::new(Connection::new(services, client, socket)), refused));
 }
 
-fn admit(services: &Arc<Services>, peer: SocketAddr, socket: OwnedSemaphorePermit) -> (Client, Option<Refusal>) {
+fn admit(services: &Arc<Services>, peer: SocketAddr, permit: OwnedSemaphorePermit) -> (Client, Option<Refusal>) {
     let outbox = Arc::new(Outbox::new(Arc::clone(&services.outbox)));
     let (registration, refused) = services.registry.register(peer.ip(), Arc::clone(&outbox));
     let id = Text::from(format!("{}-{}", services.node, registration.number()));
-    (Client { id, peer, outbox, registration, socket }, refused)
+    (Client { id, peer, outbox, registration, permit }, refused)
 }
 
-async fn run(services: Arc<Services>, client: Client, websocket: WebSocketStream<Stream>, refused: Option<Refusal>) {
-    Connection::new(services, client, websocket).run(refused).await;
+async fn run(mut connection: Box<Connection>, refused: Option<Refusal>) {
+    connection.run(refused).await;
 }

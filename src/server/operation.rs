@@ -21,7 +21,8 @@ pub(super) enum Completed {
     Authenticated(Ticket, Result<(Principal, Arc<dyn Link>), Refusal>),
     Joined(Ticket, SubscriptionKey, Result<Membership, BrokerError>),
     Opened(Ticket, SubscriptionKey, Result<Box<dyn Subscription>, BrokerError>),
-    Cancelled(Ticket, SubscriptionKey, Box<dyn Subscription>, Result<(), BrokerError>),
+    /// The subscription, and how its deliveries are named.
+    Cancelled(Ticket, SubscriptionKey, Box<dyn Subscription>, Option<u64>, Result<(), BrokerError>),
     Published(Ticket, Result<Confirmation, BrokerError>),
     Deleted(Ticket, Result<(), BrokerError>),
 }
@@ -61,13 +62,14 @@ pub(super) fn subscribe(link: Arc<dyn Link>, ticket: Ticket, key: SubscriptionKe
 
 pub(super) fn cancel(
     mut subscription: Box<dyn Subscription>,
+    deliveries: Option<u64>,
     ticket: Ticket,
     key: SubscriptionKey,
     delete: bool,
 ) -> Operation {
     Box::pin(async move {
         let result = subscription.cancel(delete).await;
-        Completed::Cancelled(ticket, key, subscription, result)
+        Completed::Cancelled(ticket, key, subscription, deliveries, result)
     })
 }
 

@@ -3,12 +3,16 @@
 use std::net::IpAddr;
 
 use super::Settings;
+use super::settings::is_host;
 
 /// Whether the gateway answers to this `Host`.
 ///
 /// With a list, those on it. Without one, a gateway on a loopback address answers to loopback names only, since a page
 /// can make a name of its own resolve to 127.0.0.1 (DNS rebinding); any other gateway answers to every name.
 pub(super) fn is_allowed_host(host: &str, settings: &Settings) -> bool {
+    if !is_host(host) {
+        return false;
+    }
     if settings.allowed_hosts.is_empty() {
         return !settings.listen.ip().is_loopback() || is_loopback(name_of(host));
     }
@@ -24,7 +28,9 @@ pub(super) fn is_allowed_origin(origin: &str, host: &str, settings: &Settings) -
     if allowed.iter().any(|pattern| pattern == "*") {
         return true;
     }
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
+    let Some((scheme, authority)) = origin.split_once("://").filter(|(_, authority)| is_host(authority)) else {
+        return false; // opaque, or with a user name or a path in it, which no browser sends
+    };
     if !allowed.is_empty() {
         return allowed.iter().any(|pattern| {
             pattern.split_once("://").is_some_and(|(wanted, pattern)| {
@@ -94,7 +100,9 @@ mod tests {
         for host in ["localhost", "localhost:8080", "127.0.0.1:8080", "[::1]:8080", "app.localhost:1", "LOCALHOST."] {
             assert!(is_allowed_host(host, &settings), "{host}");
         }
-        for host in ["evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", ""] {
+        for host in
+            ["localhost:80@evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", ""]
+        {
             assert!(!is_allowed_host(host, &settings), "{host}");
         }
     }
@@ -127,7 +135,9 @@ mod tests {
         let settings = on("127.0.0.1:8080");
         assert!(is_allowed_origin("http://localhost:3000", "127.0.0.1:8080", &settings));
         assert!(is_allowed_origin("http://[::1]:3000", "localhost:8080", &settings));
-        assert!(!is_allowed_origin("http://evil.example", "localhost:8080", &settings));
+        for origin in ["http://evil.example", "http://localhost:80@evil.example", "http://localhost.evil.example"] {
+            assert!(!is_allowed_origin(origin, "localhost:8080", &settings), "{origin}");
+        }
         assert!(!is_allowed_origin("null", "localhost:8080", &settings));
     }
 

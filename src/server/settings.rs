@@ -59,6 +59,9 @@ pub struct Tls {
     pub key: Option<PathBuf>,
 }
 
+/// More than one machine has ports and memory for.
+const MOST_CONNECTIONS: usize = 10_000_000;
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
@@ -90,11 +93,21 @@ impl Settings {
             "server.path",
             format!("is {:?}; expected a path that begins with /, without ? or #", self.path),
         );
-        faults.demand(self.max_connections >= 1, "server.max_connections", "must be at least 1");
+        let range = 1..=MOST_CONNECTIONS;
+        let expected = format!("is {}; expected 1 to {MOST_CONNECTIONS}", self.max_connections);
+        faults.demand(range.contains(&self.max_connections), "server.max_connections", expected);
         for (key, time) in
             [("server.handshake_timeout", self.handshake_timeout), ("server.ping_interval", self.ping_interval)]
         {
             faults.demand(time >= Duration::from_millis(100), key, "must be at least 100ms");
+        }
+        for (key, time) in [
+            ("server.handshake_timeout", self.handshake_timeout),
+            ("server.ping_interval", self.ping_interval),
+            ("server.close_timeout", self.close_timeout),
+            ("server.shutdown_timeout", self.shutdown_timeout),
+        ] {
+            faults.demand_time(key, time);
         }
         for (key, size) in [("server.read_buffer", self.read_buffer), ("server.write_buffer", self.write_buffer)] {
             let good = (256..=16 * 1024 * 1024).contains(&size);
@@ -150,7 +163,7 @@ fn is_origin(text: &str) -> bool {
 }
 
 /// `name`, `*.name`, `1.2.3.4` or `[::1]`, each with or without `:port`.
-fn is_host(text: &str) -> bool {
+pub(super) fn is_host(text: &str) -> bool {
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
     if let Some((address, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
         let port = rest.strip_prefix(':');
@@ -158,6 +171,7 @@ fn is_host(text: &str) -> bool {
     }
     let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
     let name = host.strip_prefix("*.").unwrap_or(host);
+    let name = name.strip_suffix('.').unwrap_or(name); // a fully qualified name
     let is_label = |label: &str| {
         !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };

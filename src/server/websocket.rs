@@ -55,6 +55,12 @@ pub(super) fn answer(request: &request::Parts, settings: &Settings) -> Result<An
 
 fn check_host_and_origin(headers: &HeaderMap, settings: &Settings) -> Result<(), Answer> {
     let forbid = |why: &str| refuse(StatusCode::FORBIDDEN, why);
+    // With two of them, a proxy in front and the gateway may each believe another one.
+    for name in [HOST, ORIGIN] {
+        if headers.get_all(&name).iter().count() > 1 {
+            return Err(refuse(StatusCode::BAD_REQUEST, &format!("There must be one {name} header (RFC 9112, 3.2).")));
+        }
+    }
     let Some(host) = text(headers, &HOST) else {
         return Err(refuse(StatusCode::BAD_REQUEST, "The Host header is missing (RFC 9112, 3.2)."));
     };

@@ -1,7 +1,10 @@
 //! CONNECT: versions, heart-beats, credentials and the will.
 
+use super::send::{check_publishable, check_supported};
 use super::{Context, Principal, flag};
-use crate::message::{Credentials, Destination, Headers, Message, PublishOptions, Refusal, Text, Usage};
+use crate::message::{
+    Capabilities, Credentials, Destination, Headers, Message, PublishOptions, Refusal, Text, Usage, detached,
+};
 use crate::stomp::{Command, Frame, Heartbeat, Version};
 
 /// What CONNECT settles for the rest of the session.
@@ -22,7 +25,8 @@ impl Connect {
     /// Versions that are not ours, a `heart-beat` that is none, a login that is no name, a `host` that is neither a
     /// host name nor `/`, a will that could not be published.
     pub(super) fn read(frame: &Frame, context: &Context) -> Result<(Self, Credentials), Refusal> {
-        let get = |header: &str| frame.headers.get(header).cloned();
+        // Copies: these stay for as long as the session, the read buffer that they came in need not.
+        let get = |header: &str| frame.headers.get(header).map(detached);
         let offered = get("accept-version");
         let version = Version::negotiate(offered.as_deref())
             .ok_or_else(|| Refusal::no_common_version(offered.as_deref().unwrap_or_default()))?;
@@ -56,6 +60,11 @@ impl Connect {
         Ok((connect, Credentials { login, passcode: get("passcode"), host }))
     }
 
+    /// Refuses a will that the broker behind the gateway cannot publish.
+    pub(super) fn check_will(&self, capabilities: Capabilities) -> Result<(), Refusal> {
+        self.will.as_ref().map_or(Ok(()), |will| check_supported(&will.destination, capabilities))
+    }
+
     /// The CONNECTED frame.
     pub(super) fn connected(&self, session: &Text, principal: &Principal) -> Frame {
         let (outbound, inbound) = self.heartbeat.header;
@@ -74,7 +83,7 @@ impl Connect {
 fn will(frame: &Frame, context: &Context) -> Result<Option<Message>, Refusal> {
     let Some(spelling) = frame.headers.get("will-destination") else { return Ok(None) };
     let destination = Destination::parse(spelling, Usage::Send, context.separators)?;
-    super::send::check_publishable(&destination)?;
+    check_publishable(&destination)?;
     let persistent = flag(frame, "will-persistent")?;
     let options = PublishOptions {
         persistent: persistent.unwrap_or(matches!(destination, Destination::Queue(_))),

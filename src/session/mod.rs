@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::message::{
-    CloseCode, Credentials, Delivery, DeliveryId, DurableName, Headers, Message, Outcome, Principal, Refusal,
-    Separators, Settlement, SharedSource, Subscribe, Text, Transaction,
+    Capabilities, CloseCode, Credentials, Delivery, DeliveryId, DurableName, Headers, Message, Outcome, Principal,
+    Refusal, Separators, Settlement, SharedSource, Subscribe, Text, Transaction,
 };
 use crate::stomp::{Command, Frame, Reader, Version};
 
@@ -63,8 +63,8 @@ pub enum Input {
 /// How an action ended well.
 #[derive(Debug)]
 pub enum Done {
-    /// [`Action::Authenticate`]: this is who it is.
-    Authenticated(Principal),
+    /// [`Action::Authenticate`]: this is who it is, and what the broker can do.
+    Authenticated(Principal, Capabilities),
     /// Anything else.
     Outcome(Outcome),
     /// [`Action::Subscribe`] to a reply address: what others write after `/reply-queue/`.
@@ -175,6 +175,7 @@ enum State {
 struct Connected {
     connect: Connect,
     principal: Principal,
+    capabilities: Capabilities,
     subscriptions: Subscriptions,
     transactions: Transactions,
     /// A SEND that waits for its reply address.
@@ -358,10 +359,14 @@ impl Session {
         let done = result?;
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Authenticating { connect, since } => match done {
-                Done::Authenticated(principal) => {
+                Done::Authenticated(principal, capabilities) => {
+                    if let Err(refusal) = connect.check_will(capabilities) {
+                        self.state = State::Authenticating { connect, since };
+                        return Err(refusal);
+                    }
                     actions.push(Action::Send(connect.connected(&self.context.id, &principal)));
                     self.last_inbound = now;
-                    self.state = State::Connected(Box::new(Connected::new(*connect, principal)));
+                    self.state = State::Connected(Box::new(Connected::new(*connect, principal, capabilities)));
                 }
                 _ => self.state = State::Authenticating { connect, since },
             },
@@ -425,7 +430,6 @@ impl Session {
         }
         match connected.ending.take() {
             Some(Ending::Disconnect(receipt)) => {
-                connected.connect.will = None; // a will is for those who leave without a word
                 actions.extend(receipt.map(|receipt| Action::Send(receipt_frame(&receipt, &Outcome::DONE))));
                 actions.push(Action::Close(CloseCode::NORMAL, "Disconnected".to_owned()));
             }
@@ -502,10 +506,14 @@ impl Handler<'_> {
 }
 
 impl Connected {
-    fn new(connect: Connect, principal: Principal) -> Self {
+    fn new(mut connect: Connect, principal: Principal, capabilities: Capabilities) -> Self {
+        if let Some(will) = &mut connect.will {
+            will.headers.push("stompgate-user", principal.name.clone());
+        }
         Connected {
             connect,
             principal,
+            capabilities,
             subscriptions: Subscriptions::default(),
             transactions: Transactions::default(),
             held: None,
@@ -527,6 +535,7 @@ impl Connected {
             Command::Commit => self.commit(&frame, handler),
             Command::Abort => self.abort(&frame, handler),
             Command::Disconnect => {
+                self.connect.will = None; // a will is for those who leave without a word
                 self.ending = Some(Ending::Disconnect(frame.headers.get("receipt").cloned()));
                 Ok(())
             }
@@ -562,7 +571,7 @@ impl Connected {
                 handler.receipt(receipt, &outcome);
                 Ok(())
             }
-            (_, Done::Authenticated(_) | Done::ReplyAddress(_)) => {
+            (_, Done::Authenticated(..) | Done::ReplyAddress(_)) => {
                 handler.receipt(receipt, &Outcome::DONE);
                 Ok(())
             }

@@ -5,17 +5,21 @@ use std::time::{Duration, Instant};
 use super::in_flight::Kind;
 use super::{Action, Connected, Handler, Request, Settings, flag, number};
 use crate::message::{
-    Destination, Headers, Message, Outcome, Principal, PublishOptions, Refusal, Source, Subscribe, Text, Usage,
+    Capabilities, Destination, Headers, Message, Outcome, Principal, PublishOptions, Refusal, Source, Subscribe, Text,
+    Usage,
 };
 use crate::stomp::Frame;
 
 const TEMPORARY_QUEUE: &str = "/temp-queue/";
+pub(super) const NO_ARGUMENTS: &str =
+    "the broker behind this gateway takes no arguments; its settings bound its queues";
 
 impl Connected {
     pub(super) fn send(&mut self, frame: Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
         let destination = super::required(&frame, "destination")?;
         let destination = Destination::parse(destination, Usage::Send, handler.context.separators)?;
         check_publishable(&destination)?;
+        check_supported(&destination, self.capabilities)?;
         let reply_to = match temporary_queue(&frame) {
             None => None,
             Some(Err(refusal)) => return Err(refusal),
@@ -26,7 +30,7 @@ impl Connected {
         };
         let receipt = frame.headers.get("receipt").cloned();
         let transaction = frame.headers.get("transaction").cloned();
-        let message = message(frame, destination, reply_to, &self.principal)?;
+        let message = message(frame, destination, reply_to, &self.principal, self.capabilities)?;
         if let Some(name) = transaction {
             self.transactions.stage_message(&name, message, handler.settings())?;
             handler.receipt(receipt, &Outcome::DONE);
@@ -72,12 +76,28 @@ pub(super) fn check_publishable(destination: &Destination) -> Result<(), Refusal
     }
 }
 
+/// Refuses what the broker behind the gateway does not have. The broker would, too, but for a transaction or a will
+/// that is too late (contract, §5 and §7).
+pub(super) fn check_supported(destination: &Destination, capabilities: Capabilities) -> Result<(), Refusal> {
+    match destination {
+        Destination::Exchange { .. } if !capabilities.exchanges => {
+            Err(Refusal::unsupported("/exchange", "the broker behind this gateway has no exchanges; use /topic/…"))
+        }
+        Destination::ExistingQueue(_) if !capabilities.exchanges => Err(Refusal::unsupported(
+            "/amq/queue",
+            "the gateway declares all queues of the broker behind it; use /queue/…",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// The message in a SEND frame: the table of the contract, §2.
 fn message(
     frame: Frame,
     destination: Destination,
     reply_to: Option<Text>,
     principal: &Principal,
+    capabilities: Capabilities,
 ) -> Result<Message, Refusal> {
     let options = options(&frame, &destination)?;
     let mut headers = Headers::with_capacity(frame.headers.len() + 1);
@@ -97,6 +117,9 @@ fn message(
                 ));
             }
             "reply-to" if reply_to.is_some() => {}
+            argument if is_queue_argument(argument) && !capabilities.arguments => {
+                return Err(Refusal::unsupported(argument, NO_ARGUMENTS));
+            }
             name if is_consumed(name) => {}
             _ if headers.get(name).is_some() => {} // the first of a repeated header counts
             _ => headers.push(name.clone(), value.clone()),

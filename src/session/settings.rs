@@ -44,7 +44,7 @@ pub struct Settings {
     /// The shortest heart-beat interval that is agreed to. Default 1 s.
     #[serde(with = "humantime_serde")]
     pub heartbeat_min: Duration,
-    /// The longest heart-beat interval that is agreed to. Default 60 s.
+    /// The longest interval at which the gateway sends heart-beats; a client may send its own more rarely. Default 60 s.
     #[serde(with = "humantime_serde")]
     pub heartbeat_max: Duration,
     /// Frames per second that a client may send; 0 is no limit. Default 0.
@@ -52,6 +52,9 @@ pub struct Settings {
     /// Bytes per second that a client may send; 0 is no limit. Default 0.
     pub max_bytes_per_second: usize,
 }
+
+/// 1 GiB: what one client may make the gateway hold, at the very most.
+const LARGEST: usize = 1024 * 1024 * 1024;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -89,6 +92,11 @@ impl Settings {
             ("session.heartbeat_min", self.heartbeat_min),
         ] {
             faults.demand(time >= Duration::from_millis(1), key, "must be at least 1ms");
+            faults.demand_time(key, time);
+        }
+        faults.demand_time("session.heartbeat_max", self.heartbeat_max);
+        for (key, bytes) in [("session.max_body", self.max_body), ("session.max_header_bytes", self.max_header_bytes)] {
+            faults.demand(bytes <= LARGEST, key, format!("is {bytes}; expected at most {LARGEST} bytes"));
         }
         for (key, number) in [
             ("session.max_connect_bytes", self.max_connect_bytes),

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::in_flight::Kind;
 use super::{Action, Connected, Deliver, Handler, Request, Settings, SubscriptionKey, flag, number, required};
 use crate::message::{
-    Delivery, DeliveryId, Destination, DurableName, Headers, Outcome, Refusal, Settlement, SharedSource, Source,
-    Spelling, Subscribe, Text, Usage,
+    Capabilities, Delivery, DeliveryId, Destination, DurableName, Headers, Outcome, Refusal, Settlement, SharedSource,
+    Source, Spelling, Subscribe, Text, Usage, detached,
 };
 use crate::stomp::{Frame, Reader, Version};
 
@@ -38,6 +38,7 @@ struct Subscription {
     spelling: Spelling,
     ack: AckMode,
     reply: Option<Reply>,
+    durable: Option<DurableName>,
     cancelled: bool,
     /// The place of the next delivery in this subscription's order.
     next_sequence: u64,
@@ -46,6 +47,16 @@ struct Subscription {
     unsettled: VecDeque<Unsettled>,
     /// Deliveries that open transactions have claimed.
     claimed: usize,
+}
+
+/// What SUBSCRIBE says of a new subscription.
+struct New {
+    id: Option<Text>,
+    destination: Text,
+    spelling: Spelling,
+    ack: AckMode,
+    reply: Option<Reply>,
+    durable: Option<DurableName>,
 }
 
 /// A private reply address.
@@ -89,13 +100,14 @@ impl Connected {
         if self.subscriptions.find(id.as_ref(), spelling).is_some() {
             return Err(Refusal::duplicate_subscription(id.as_ref().unwrap_or(spelling)));
         }
+        check_arguments(frame, self.capabilities)?;
+        let source = self.source(frame, &destination, id.as_ref(), ack)?;
         if let Destination::TemporaryQueue(name) = &destination
             && self.subscriptions.adopt_reply(name, id.as_ref())
         {
             handler.receipt(receipt, &Outcome::DONE);
             return Ok(());
         }
-        let source = self.source(frame, &destination, id.as_ref(), ack)?;
         let settings = handler.settings();
         let prefetch = prefetch(frame, settings)?;
         let spelling_used = Destination::spelling_of(spelling, handler.context.separators);
@@ -103,11 +115,19 @@ impl Connected {
             Destination::TemporaryQueue(name) => Some(Reply { name: name.clone(), address: None }),
             _ => None,
         };
-        let key = self.subscriptions.add(id.clone(), spelling.clone(), spelling_used, ack, reply, settings)?;
+        let durable = match &source {
+            Wanted::Dedicated(Source::Durable(name, _)) => Some(name.clone()),
+            _ => None,
+        };
+        let new = New { id: id.clone(), destination: spelling.clone(), spelling: spelling_used, ack, reply, durable };
+        let key = self.subscriptions.add(new, settings)?;
         let request = match source {
             Wanted::Shared(source) => {
                 let version = self.connect.version;
-                Request::Shared(source, Reader { subscription: id, spelling: spelling_used, version })
+                Request::Shared(
+                    source,
+                    Reader { subscription: id.as_ref().map(detached), spelling: spelling_used, version },
+                )
             }
             Wanted::Dedicated(source) => {
                 Request::Dedicated(Subscribe { source, prefetch, arguments: arguments(frame) })
@@ -131,6 +151,9 @@ impl Connected {
         let durable = self.durable_name(frame, id.as_ref())?;
         let receipt = frame.headers.get("receipt").cloned();
         if let Some(key) = self.subscriptions.find(id.as_ref(), &destination) {
+            if let Some(name) = &durable {
+                self.subscriptions.check_durable(key, frame, name)?;
+            }
             self.subscriptions.cancel(key);
             let ticket = handler.open(Kind::Unsubscribe(key), receipt);
             handler.actions.push(Action::Unsubscribe(ticket, key, durable.is_some()));
@@ -222,6 +245,10 @@ impl Connected {
             },
             Destination::User { name, .. } => {
                 only_auto("/user/")?;
+                if self.durable_name(frame, id)?.is_some() {
+                    let why = "what is sent to a user is not kept; subscribe to a durable /topic/ or read a /queue/";
+                    return Err(Refusal::unsupported("durable on /user/", why));
+                }
                 Wanted::Shared(SharedSource::User { user: self.principal.name.clone(), name: name.clone() })
             }
             Destination::Queue(name) => Wanted::Dedicated(Source::Queue(name.clone())),
@@ -265,6 +292,23 @@ fn prefetch(frame: &Frame, settings: &Settings) -> Result<u16, Refusal> {
     })
 }
 
+/// The subscription and the place in its order that a message-id of ours names.
+fn delivery_named(message_id: &str) -> Option<(SubscriptionKey, u64)> {
+    if !message_id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+        return None;
+    }
+    let (key, sequence) = message_id.split_once('-')?;
+    Some((SubscriptionKey(key.parse().ok()?), sequence.parse().ok()?))
+}
+
+/// Refuses queue and consumer arguments where the broker has none, rather than lose them.
+fn check_arguments(frame: &Frame, capabilities: Capabilities) -> Result<(), Refusal> {
+    match arguments(frame).iter().next() {
+        Some((name, _)) if !capabilities.arguments => Err(Refusal::unsupported(name, super::send::NO_ARGUMENTS)),
+        _ => Ok(()),
+    }
+}
+
 fn arguments(frame: &Frame) -> Headers {
     frame
         .headers
@@ -275,28 +319,25 @@ fn arguments(frame: &Frame) -> Headers {
 }
 
 impl Subscriptions {
-    fn add(
-        &mut self,
-        id: Option<Text>,
-        destination: Text,
-        spelling: Spelling,
-        ack: AckMode,
-        reply: Option<Reply>,
-        settings: &Settings,
-    ) -> Result<SubscriptionKey, Refusal> {
+    fn add(&mut self, new: New, settings: &Settings) -> Result<SubscriptionKey, Refusal> {
         if self.all.len() >= settings.max_subscriptions {
             let what = "Subscriptions of one session, those with deliveries still to be acknowledged among them";
             return Err(Refusal::limit_exceeded(what, settings.max_subscriptions, "session.max_subscriptions"));
         }
         let key = SubscriptionKey(self.next);
         self.next += 1;
+        if self.all.is_empty() {
+            self.all.reserve_exact(1); // most sessions have one, and four times its size is what they would get
+        }
+        // Copies: these stay for as long as the subscription, the read buffer that they came in need not.
         self.all.push(Subscription {
             key,
-            id,
-            destination,
-            spelling,
-            ack,
-            reply,
+            id: new.id.as_ref().map(detached),
+            destination: detached(&new.destination),
+            spelling: new.spelling,
+            ack: new.ack,
+            reply: new.reply,
+            durable: new.durable,
             cancelled: false,
             next_sequence: 0,
             void_before: 0,
@@ -315,12 +356,15 @@ impl Subscriptions {
     ) -> Result<SubscriptionKey, Refusal> {
         let destination = Destination::TemporaryQueue(name.clone()).spelled(Spelling::Slash);
         let reply = Some(Reply { name, address: None });
-        self.add(id, destination, Spelling::Slash, AckMode::Auto, reply, settings)
+        let new = New { id, destination, spelling: Spelling::Slash, ack: AckMode::Auto, reply, durable: None };
+        self.add(new, settings)
     }
 
-    /// Gives a reply address that is open already the id of an explicit SUBSCRIBE.
+    /// Gives a reply address that a SEND opened the id of an explicit SUBSCRIBE. One that has such an id keeps it.
     fn adopt_reply(&mut self, name: &Text, id: Option<&Text>) -> bool {
-        let Some(subscription) = self.reply_mut(name) else { return false };
+        let implicit = Destination::TemporaryQueue(name.clone()).spelled(Spelling::Slash);
+        let open = self.reply_mut(name).filter(|subscription| subscription.id.as_ref() == Some(&implicit));
+        let Some(subscription) = open else { return false };
         subscription.id = id.cloned();
         true
     }
@@ -359,6 +403,16 @@ impl Subscriptions {
         self.all.iter().filter(|subscription| !subscription.cancelled).find(is_meant).map(|found| found.key)
     }
 
+    /// Refuses to delete a durable subscription through one that is not its own.
+    fn check_durable(&mut self, key: SubscriptionKey, frame: &Frame, asked: &DurableName) -> Result<(), Refusal> {
+        let own = self.get_mut(key).and_then(|subscription| subscription.durable.as_ref());
+        let is_named = frame.headers.get("durable-subscription-name").is_some();
+        match own {
+            Some(own) if !is_named || own.name == asked.name => Ok(()),
+            _ => Err(Refusal::unknown_subscription(&asked.name)),
+        }
+    }
+
     fn cancel(&mut self, key: SubscriptionKey) {
         if let Some(subscription) = self.get_mut(key) {
             subscription.cancelled = true;
@@ -394,12 +448,15 @@ impl Subscriptions {
         let header = if version == Version::V12 { "id" } else { "message-id" };
         let value = required(frame, header)?;
         let unknown = || Refusal::unknown_ack(header, value);
-        let (key, sequence) = value.split_once('-').ok_or_else(unknown)?;
-        let key = SubscriptionKey(key.parse().map_err(|_| unknown())?);
-        let sequence: u64 = sequence.parse().map_err(|_| unknown())?;
+        let (key, sequence) = delivery_named(value).ok_or_else(unknown)?;
         let subscription = self.get_mut(key).ok_or_else(unknown)?;
         // 1.1 demands the header, 1.0 allows it; either way it must not contradict the message-id.
-        if version == Version::V11 && subscription.id.as_ref() != Some(required(frame, "subscription")?) {
+        let named = match version {
+            Version::V10 => frame.headers.get("subscription"),
+            Version::V11 => Some(required(frame, "subscription")?),
+            Version::V12 => None,
+        };
+        if named.is_some() && named != subscription.id.as_ref() {
             return Err(unknown());
         }
         subscription.claim(sequence).ok_or_else(unknown)
@@ -421,12 +478,13 @@ impl Subscriptions {
     }
 
     /// The transaction that claimed these is aborted: they wait again.
-    pub(super) fn give_back(&mut self, key: SubscriptionKey, claimed: Vec<Unsettled>) {
-        let Some(subscription) = self.get_mut(key) else { return };
+    pub(super) fn give_back(&mut self, key: SubscriptionKey, claimed: Vec<Unsettled>) -> Option<Action> {
+        let subscription = self.get_mut(key)?;
         subscription.claimed -= claimed.len();
         let void_before = subscription.void_before;
         subscription.unsettled.extend(claimed.into_iter().filter(|unsettled| unsettled.sequence >= void_before));
         subscription.unsettled.make_contiguous().sort_unstable_by_key(|unsettled| unsettled.sequence);
+        self.forget_if_settled(key)
     }
 
     /// Whether all of these can still be settled.

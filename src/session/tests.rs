@@ -6,6 +6,9 @@ use super::*;
 use crate::message::{Destination, Pattern, PublishOptions, Source};
 use crate::stomp::{Decoder, Item, Limits};
 
+const EVERYTHING: Capabilities =
+    Capabilities { exchanges: true, arguments: true, retain: true, durable: true, atomic_transactions: true };
+
 /// A session and the time in which it lives.
 struct Script {
     session: Session,
@@ -34,7 +37,7 @@ impl Script {
         let actions = self.client(frame);
         let [Action::Authenticate(ticket, _)] = &actions[..] else { panic!("{actions:?}") };
         let principal = Principal { name: "ada".into() };
-        one_frame(self.input(Input::Done(*ticket, Ok(Done::Authenticated(principal)))))
+        one_frame(self.input(Input::Done(*ticket, Ok(Done::Authenticated(principal, EVERYTHING)))))
     }
 
     fn input(&mut self, input: Input) -> Vec<Action> {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::in_flight::Kind;
 use super::subscriptions::{Claim, Unsettled};
 use super::{Action, Connected, Handler, Settings, SubscriptionKey, required};
-use crate::message::{Message, Outcome, Refusal, Settlement, Text, Transaction};
+use crate::message::{Message, Outcome, Refusal, Settlement, Text, Transaction, detached};
 use crate::stomp::Frame;
 
 /// The transactions that a session has begun and not ended, oldest first.
@@ -53,7 +53,7 @@ impl Connected {
     pub(super) fn abort(&mut self, frame: &Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
         let open = self.transactions.take(frame)?;
         for (key, claimed, _) in open.settlements {
-            self.subscriptions.give_back(key, claimed);
+            handler.actions.extend(self.subscriptions.give_back(key, claimed));
         }
         handler.receipt(frame.headers.get("receipt").cloned(), &Outcome::DONE);
         Ok(())
@@ -70,7 +70,7 @@ impl Transactions {
             return Err(Refusal::limit_exceeded("Open transactions", limit, "session.max_transactions"));
         }
         self.0.push(Open {
-            name: name.clone(),
+            name: detached(name),
             since: now,
             frames: 0,
             bytes: 0,

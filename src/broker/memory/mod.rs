@@ -56,6 +56,8 @@ const TICKS_PER_SWEEP: u32 = 5;
 /// The in-memory broker.
 pub struct Memory {
     exchange: Arc<Exchange>,
+    /// One for all: what is shared is shared per link.
+    link: Arc<MemoryLink>,
     state: watch::Sender<LinkState>,
 }
 
@@ -72,7 +74,8 @@ impl Memory {
     pub fn new(settings: &Settings) -> Result<Self, ConnectError> {
         let exchange = Arc::new(Exchange::new(settings)?);
         tokio::spawn(keep_time(Arc::downgrade(&exchange)));
-        Ok(Memory { exchange, state: watch::Sender::new(LinkState::Up) })
+        let link = Arc::new(MemoryLink(Arc::clone(&exchange)));
+        Ok(Memory { exchange, link, state: watch::Sender::new(LinkState::Up) })
     }
 
     /// What became of messages that nobody accepted, since it was made.
@@ -100,7 +103,7 @@ async fn keep_time(exchange: Weak<Exchange>) {
 impl Broker for Memory {
     async fn link(&self, _: &Identity) -> Result<Arc<dyn Link>, BrokerError> {
         let _gate = self.exchange.enter()?;
-        Ok(Arc::new(MemoryLink(Arc::clone(&self.exchange))))
+        Ok(Arc::clone(&self.link) as Arc<dyn Link>)
     }
 
     fn state(&self) -> watch::Receiver<LinkState> {

@@ -1,0 +1,248 @@
+//! One publisher, many subscribers of one topic, saturated: the publisher is at most a window ahead of the slowest
+//! subscriber. Gateway and floor take turns.
+//!
+//! With a window of 1 every delivery is a write of its own, as on the floor. With a larger one the gateway may put what
+//! waits for a client into one write; the row “deliveries per read” shows how far that went.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::client::{self, Client};
+use crate::floor;
+use crate::plan::Plan;
+use crate::process::{Gateway, Server, Usage};
+use crate::report::Report;
+use crate::wire;
+
+const DESTINATION: &str = "/topic/bench";
+/// Subscribers of the smaller half.
+const FEW: usize = 100;
+/// How far the publisher may be ahead.
+const WINDOWS: [u64; 2] = [1, 16];
+/// At most this far.
+const LARGEST_WINDOW: usize = 64;
+/// Messages before the first measurement; the last one shows what a delivery looks like.
+const WARM_UP: u64 = 100;
+/// For how long a message that is delivered twice is waited for, at the end.
+const AFTERMATH: Duration = Duration::from_millis(200);
+
+/// When a publisher stops.
+#[derive(Clone, Copy, Debug)]
+pub enum Until {
+    /// So many messages have been published.
+    Messages(u64),
+    /// So much time has gone by.
+    Elapsed(Duration),
+}
+
+/// A server with a publisher and its subscribers.
+pub struct Crowd {
+    server: Server,
+    publisher: Client,
+    progress: Rc<Progress>,
+    next: u64,
+}
+
+/// What the subscribers have got.
+struct Progress {
+    subscribers: u32,
+    /// By number of the message, modulo the length.
+    got: [Cell<u32>; LARGEST_WINDOW],
+    /// Messages that all have got.
+    complete: Cell<u64>,
+    deliveries: Cell<u64>,
+    reads: Cell<u64>,
+    /// The delivery of the last message of the warm-up.
+    sample: RefCell<Vec<u8>>,
+    failure: RefCell<Option<io::Error>>,
+    changed: Notify,
+}
+
+/// One measurement.
+struct Sample {
+    deliveries: f64,
+    reads: f64,
+    usage: Usage,
+}
+
+/// The four quantities of one window, by round.
+#[derive(Default)]
+struct Rounds {
+    rate: Vec<f64>,
+    cpu: Vec<f64>,
+    per_read: Vec<f64>,
+    own_cpu: Vec<f64>,
+}
+
+/// Runs the scenario with many subscribers and with few.
+pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
+    for subscribers in [FEW, plan.clients] {
+        let mut gateway = Crowd::of_gateway(gateway.start()?, subscribers).await?;
+        gateway.publish(1, Until::Messages(WARM_UP)).await?;
+        let mut floor = Crowd::of_floor(Server::floor()?, subscribers, &gateway.delivery()?).await?;
+        floor.publish(1, Until::Messages(WARM_UP)).await?;
+        for window in WINDOWS {
+            let mut rounds = [Rounds::default(), Rounds::default()];
+            for round in 0..plan.rounds {
+                // The order alternates, lest one of them always run on a warmer machine.
+                for turn in [round % 2, (round + 1) % 2] {
+                    let crowd = if turn == 0 { &mut gateway } else { &mut floor };
+                    rounds[turn].push(&crowd.measure(window, plan.round).await?);
+                }
+            }
+            let [of_gateway, of_floor] = rounds;
+            of_gateway.report(&of_floor, &format!("fan-out, {subscribers} subscribers, window {window}"), report);
+        }
+        gateway.finish().await?;
+        floor.finish().await?;
+    }
+    Ok(())
+}
+
+impl Crowd {
+    /// Subscribers and publisher of a gateway.
+    pub async fn of_gateway(server: Server, subscribers: usize) -> io::Result<Crowd> {
+        let address = server.address();
+        let receivers = client::many(subscribers, move || Client::subscribe(address, 0, DESTINATION, "auto")).await?;
+        let publisher = Client::connect(address, 0).await?;
+        Ok(Crowd::new(server, publisher, receivers))
+    }
+
+    async fn of_floor(server: Server, subscribers: usize, delivery: &[u8]) -> io::Result<Crowd> {
+        let address = server.address();
+        let receivers = client::many(subscribers, move || floor::subscribe(address)).await?;
+        let length = wire::send(DESTINATION, None, 0, 0).len();
+        let publisher = floor::publisher(address, length, delivery).await?;
+        Ok(Crowd::new(server, publisher, receivers))
+    }
+
+    fn new(server: Server, publisher: Client, receivers: Vec<Client>) -> Crowd {
+        let progress = Rc::new(Progress {
+            subscribers: u32::try_from(receivers.len()).unwrap_or(u32::MAX),
+            got: [const { Cell::new(0) }; LARGEST_WINDOW],
+            complete: Cell::new(0),
+            deliveries: Cell::new(0),
+            reads: Cell::new(0),
+            sample: RefCell::default(),
+            failure: RefCell::default(),
+            changed: Notify::new(),
+        });
+        for receiver in receivers {
+            tokio::task::spawn_local(receive(receiver, Rc::clone(&progress)));
+        }
+        Crowd { server, publisher, progress, next: 0 }
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Publishes, never more than `window` messages ahead of the slowest subscriber, and waits until all have all.
+    pub async fn publish(&mut self, window: u64, until: Until) -> io::Result<()> {
+        let (start, first) = (Instant::now(), self.next);
+        loop {
+            let is_over = match until {
+                Until::Messages(messages) => self.next - first >= messages,
+                Until::Elapsed(time) => start.elapsed() >= time,
+            };
+            if is_over {
+                return self.progress.reached(self.next).await;
+            }
+            self.progress.reached((self.next + 1).saturating_sub(window)).await?;
+            self.publisher.send(&wire::send(DESTINATION, None, self.next, 0)).await?;
+            self.next += 1;
+        }
+    }
+
+    async fn measure(&mut self, window: u64, time: Duration) -> io::Result<Sample> {
+        let meter = self.server.meter()?;
+        let (deliveries, reads) = (self.progress.deliveries.get(), self.progress.reads.get());
+        self.publish(window, Until::Elapsed(time)).await?;
+        Ok(Sample {
+            usage: meter.read(&self.server)?,
+            deliveries: (self.progress.deliveries.get() - deliveries) as f64,
+            reads: (self.progress.reads.get() - reads) as f64,
+        })
+    }
+
+    fn delivery(&self) -> io::Result<Vec<u8>> {
+        wire::delivery(&self.progress.sample.borrow())
+    }
+
+    async fn finish(self) -> io::Result<()> {
+        tokio::time::sleep(AFTERMATH).await;
+        self.progress.check()
+    }
+}
+
+impl Progress {
+    fn got(&self, number: u64, frame: &[u8]) {
+        self.deliveries.set(self.deliveries.get() + 1);
+        let got = &self.got[usize::try_from(number).unwrap_or(0) % LARGEST_WINDOW];
+        got.set(got.get() + 1);
+        if got.get() < self.subscribers {
+            return;
+        }
+        got.set(0);
+        self.complete.set(number + 1); // each gets them in order, so the last to get this one had all before it
+        self.changed.notify_one();
+        if number == WARM_UP - 1 {
+            self.sample.replace(frame.to_vec());
+        }
+    }
+
+    async fn reached(&self, messages: u64) -> io::Result<()> {
+        while self.complete.get() < messages {
+            self.check()?;
+            self.changed.notified().await;
+        }
+        self.check()
+    }
+
+    fn check(&self) -> io::Result<()> {
+        self.failure.take().map_or(Ok(()), Err)
+    }
+}
+
+/// Every message must come once and in order.
+async fn receive(client: Client, progress: Rc<Progress>) {
+    let mut next = 0;
+    loop {
+        let read = client.read(|frame| {
+            let number = wire::number(frame)?;
+            if number != next {
+                return Err(io::Error::other(format!("message {number} came in place of {next}")));
+            }
+            next += 1;
+            progress.got(number, frame);
+            Ok(())
+        });
+        if let Err(error) = read.await {
+            progress.failure.replace(Some(error));
+            progress.changed.notify_one();
+            return;
+        }
+        progress.reads.set(progress.reads.get() + 1);
+    }
+}
+
+impl Rounds {
+    fn push(&mut self, sample: &Sample) {
+        self.rate.push(sample.deliveries / sample.usage.seconds);
+        self.cpu.push(sample.usage.server / sample.deliveries);
+        self.per_read.push(sample.deliveries / sample.reads);
+        self.own_cpu.push(sample.usage.own);
+    }
+
+    fn report(self, floor: &Rounds, scenario: &str, report: &mut Report) {
+        report.add(scenario, "CPU per delivery, µs", self.cpu, &floor.cpu);
+        report.add(scenario, "deliveries/s", self.rate, &floor.rate);
+        report.add(scenario, "deliveries per read", self.per_read, &floor.per_read);
+        report.add(scenario, "load generator's CPU, % of a core", self.own_cpu, &floor.own_cpu);
+    }
+}

@@ -1,0 +1,90 @@
+//! What clients cost that do nothing: memory, and the CPU of their heart-beats.
+
+use std::io;
+use std::time::Duration;
+
+use crate::client::{self, Client};
+use crate::fan_out::{Crowd, Until};
+use crate::plan::Plan;
+use crate::process::{Gateway, Memory};
+use crate::report::Report;
+
+/// Messages that each client gets before its memory is looked at again.
+const MESSAGES: u64 = 100;
+/// The heart-beat that clients offer and ask for, in milliseconds.
+const HEARTBEAT: u32 = 10_000;
+/// For buffers to be given back, and for connecting to be over.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Memory of a gateway before and with idle clients, and when each has got some messages.
+pub async fn memory(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
+    let [mut before, mut idle, mut idle_shared, mut used, mut used_shared] = [const { Vec::new() }; 5];
+    for _ in 0..plan.rounds {
+        let server = gateway.start()?;
+        // The first client brings memory that all share.
+        let _first = Client::subscribe(server.address(), 0, "/topic/first", "auto").await?;
+        let empty = server.memory()?;
+        before.push(empty.rss as f64 / 1024.0);
+        let mut crowd = Crowd::of_gateway(server, plan.clients).await?;
+        tokio::time::sleep(SETTLE).await;
+        let [rss, pss] = per_client(empty, crowd.server().memory()?, plan.clients);
+        idle.push(rss);
+        idle_shared.push(pss);
+        crowd.publish(16, Until::Messages(MESSAGES)).await?;
+        tokio::time::sleep(SETTLE).await;
+        let [rss, pss] = per_client(empty, crowd.server().memory()?, plan.clients);
+        used.push(rss);
+        used_shared.push(pss);
+    }
+    let scenario = format!("memory, {} clients with a subscription", plan.clients);
+    report.add(&scenario, "RSS with one client, KiB", before, &[]);
+    report.add(&scenario, "RSS per idle client, bytes", idle, &[]);
+    report.add(&scenario, "PSS per idle client, bytes", idle_shared, &[]);
+    report.add(&scenario, "RSS per client after 100 messages, bytes", used, &[]);
+    report.add(&scenario, "PSS per client after 100 messages, bytes", used_shared, &[]);
+    Ok(())
+}
+
+fn per_client(before: Memory, now: Memory, clients: usize) -> [f64; 2] {
+    [(now.rss, before.rss), (now.pss, before.pss)].map(|(now, before)| (now as f64 - before as f64) / clients as f64)
+}
+
+/// CPU of a gateway whose clients only exchange heart-beats.
+pub async fn cpu(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
+    let server = gateway.start()?;
+    let address = server.address();
+    let clients =
+        client::many(plan.clients, move || Client::subscribe(address, HEARTBEAT, "/topic/bench", "auto")).await?;
+    let interval = Duration::from_millis(HEARTBEAT.into());
+    let number = clients.len();
+    let mut beating = tokio::task::JoinSet::new();
+    for (index, client) in clients.into_iter().enumerate() {
+        let first = interval.mul_f64((index + 1) as f64 / (number + 1) as f64);
+        beating.spawn_local(beat(client, first, interval));
+    }
+    tokio::time::sleep(SETTLE).await;
+    let meter = server.meter()?;
+    tokio::time::sleep(plan.idle).await;
+    let usage = meter.read(&server)?;
+    if let Some(ended) = beating.try_join_next() {
+        return Err(ended?.err().unwrap_or_else(|| io::Error::other("a client ended")));
+    }
+    let per_second = usage.server / usage.seconds / number as f64;
+    let scenario = format!("idle, {number} clients, 10 s heart-beats");
+    report.add(&scenario, "CPU per client and second, µs", vec![per_second], &[]);
+    Ok(())
+}
+
+/// Sends heart-beats spread evenly over the interval, and reads what comes.
+async fn beat(client: Client, first: Duration, interval: Duration) -> io::Result<()> {
+    let mut due = tokio::time::interval_at(tokio::time::Instant::now() + first, interval);
+    let mut message = Vec::new();
+    crate::wire::push_message(b"\n", &mut message);
+    loop {
+        tokio::select! {
+            _ = due.tick() => client.send(&message).await?,
+            // Nothing but heart-beats and pings comes, and `read` only ever returns after one read.
+            result = client.read(|_| Ok(())) => result?,
+        }
+    }
+}

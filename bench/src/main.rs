@@ -1,0 +1,119 @@
+//! Measures a stompgate: fan-out beside a bare-socket floor, queues, connecting, latency, and what idle clients cost.
+//!
+//! ```text
+//! main ──► scenario (fan_out, latency, queue, connecting, idle)
+//!              │ starts a child: the gateway, or this program as `floor-server`      process, floor
+//!              │ drives clients on one thread                                         client, wire
+//!              └─► rows ──► Markdown and JSON                                         report
+//! ```
+//! Each scenario checks what it measures: nothing lost, doubled or reordered, or it fails.
+
+mod client;
+mod connecting;
+mod fan_out;
+mod floor;
+mod idle;
+mod latency;
+mod plan;
+mod process;
+mod queue;
+mod report;
+mod wire;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use plan::{Plan, Scenario};
+use report::Report;
+
+/// Measures a stompgate on this machine.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The gateway's binary
+    #[arg(long, env = "BENCH_GATEWAY", value_name = "FILE", default_value = "target/release/stompgate")]
+    gateway: PathBuf,
+    /// A setting of the gateway; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Shorter rounds: at most a minute
+    #[arg(long)]
+    quick: bool,
+    /// Subscribers or idle clients of the larger scenarios
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=15000))]
+    clients: u32,
+    /// Rounds, gateway and floor in turn
+    #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    rounds: u32,
+    /// Only these scenarios
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    only: Vec<Scenario>,
+    /// Write the values of every round to this file, too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Subcommand)]
+enum Command {
+    /// Serve as the floor: started by the measurements themselves
+    #[command(hide = true)]
+    FloorServer,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.command {
+        Some(Command::FloorServer) => floor::serve(),
+        None => measure(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> io::Result<()> {
+    raise_descriptors(u64::from(arguments.clients) + 256)?;
+    let plan = Plan::new(arguments.quick, arguments.clients as usize, arguments.rounds as usize);
+    let gateway = process::Gateway { binary: arguments.gateway.clone(), settings: arguments.set.clone() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut report = Report::new();
+    for scenario in Scenario::all().filter(|scenario| arguments.only.is_empty() || arguments.only.contains(scenario)) {
+        eprintln!("bench: {scenario} ...");
+        let within = plan.limit();
+        let tasks = tokio::task::LocalSet::new();
+        let run = tasks.run_until(async {
+            let run = scenario.run(&gateway, &plan, &mut report);
+            tokio::time::timeout(within, run).await.unwrap_or_else(|_| Err(late(within)))
+        });
+        runtime.block_on(run).map_err(|error| io::Error::new(error.kind(), format!("{scenario}: {error}")))?;
+    }
+    print!("{}", report.markdown());
+    match &arguments.json {
+        Some(file) => std::fs::write(file, report.json().to_string()),
+        None => Ok(()),
+    }
+}
+
+fn late(within: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("not done within {} s", within.as_secs()))
+}
+
+/// Descriptors for this process and, by inheritance, for the servers.
+fn raise_descriptors(needed: u64) -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if hard < needed {
+        return Err(io::Error::other(format!("{needed} descriptors are needed, and the hard limit is {hard}")));
+    }
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}

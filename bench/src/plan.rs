@@ -1,0 +1,82 @@
+//! How long and how often each scenario runs, and the list of scenarios.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+use crate::process::Gateway;
+use crate::report::Report;
+use crate::{connecting, fan_out, idle, latency, queue};
+
+/// Counts and times of one run of all scenarios.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Subscribers or idle clients of the larger scenarios.
+    pub clients: usize,
+    /// Rounds of each measurement.
+    pub rounds: usize,
+    /// Length of one round.
+    pub round: Duration,
+    /// For how long idle clients are watched.
+    pub idle: Duration,
+    /// Connections that are made in one round of connecting.
+    pub connects: usize,
+}
+
+impl Plan {
+    /// The quick plan fits in a minute with 1,000 clients and three rounds, the other one in four.
+    pub fn new(quick: bool, clients: usize, rounds: usize) -> Self {
+        let (round, idle, connects) = if quick { (700, 10, 1000) } else { (3000, 30, 2000) };
+        Plan { clients, rounds, round: Duration::from_millis(round), idle: Duration::from_secs(idle), connects }
+    }
+
+    /// When a scenario that has not ended must have failed.
+    pub fn limit(&self) -> Duration {
+        let rounds = u32::try_from(self.rounds).unwrap_or(u32::MAX);
+        Duration::from_mins(1) + self.idle + self.round * rounds * 16
+    }
+}
+
+/// One group of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Scenario {
+    /// One publisher, many subscribers, saturated; beside the floor.
+    FanOut,
+    /// One publisher, one subscriber, a low fixed rate; beside the floor.
+    Latency,
+    /// One producer with receipts; one and four consumers that acknowledge each message.
+    Queue,
+    /// Connect, CONNECT, SUBSCRIBE.
+    Connect,
+    /// Memory of clients that do nothing, and after some messages.
+    IdleMemory,
+    /// CPU of clients that send and get heart-beats only.
+    IdleCpu,
+}
+
+impl Scenario {
+    /// All, in the order of the report.
+    pub fn all() -> impl Iterator<Item = Scenario> {
+        Scenario::value_variants().iter().copied()
+    }
+
+    /// Runs it and adds its rows.
+    pub async fn run(self, gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
+        match self {
+            Scenario::FanOut => fan_out::run(gateway, plan, report).await,
+            Scenario::Latency => latency::run(gateway, plan, report).await,
+            Scenario::Queue => queue::run(gateway, plan, report).await,
+            Scenario::Connect => connecting::run(gateway, plan, report).await,
+            Scenario::IdleMemory => idle::memory(gateway, plan, report).await,
+            Scenario::IdleCpu => idle::cpu(gateway, plan, report).await,
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.to_possible_value().as_ref().map_or("", |value| value.get_name()))
+    }
+}

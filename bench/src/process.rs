@@ -1,0 +1,150 @@
+//! The processes that are measured: starting, ending, and what the kernel counts for them.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Counts from one instant on.
+#[derive(Debug)]
+pub struct Meter {
+    start: Instant,
+    server: Duration,
+    own: Duration,
+}
+
+/// What was used since then.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Time on the clock.
+    pub seconds: f64,
+    /// CPU time of the server, in microseconds.
+    pub server: f64,
+    /// CPU time of this process, in hundredths of a core.
+    pub own: f64,
+}
+
+/// How to start the gateway.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Its binary.
+    pub binary: PathBuf,
+    /// `KEY=VALUE`, for `--set`.
+    pub settings: Vec<String>,
+}
+
+/// A running server. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+/// Memory of a process, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory {
+    /// Resident, shared pages counted in full.
+    pub rss: u64,
+    /// Resident, shared pages counted by share.
+    pub pss: u64,
+}
+
+impl Gateway {
+    /// Starts one on a free port.
+    pub fn start(&self) -> io::Result<Server> {
+        let mut command = Command::new(&self.binary);
+        command.args(["--set", "server.listen=127.0.0.1:0"]);
+        command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
+        Server::start(command)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.binary.display())))
+    }
+}
+
+impl Server {
+    /// Starts the floor on a free port.
+    pub fn floor() -> io::Result<Server> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("floor-server");
+        Server::start(command)
+    }
+
+    /// Waits for the line `listening on ws://ADDRESS/...`.
+    fn start(mut command: Command) -> io::Result<Server> {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut line = String::new();
+        let read = child.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut line));
+        let address = line.split("://").nth(1).and_then(|rest| rest.split('/').next()?.trim().parse().ok());
+        if let (Some(Ok(_)), Some(address)) = (read, address) {
+            return Ok(Server { child, address });
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(io::Error::other(format!("did not say where it listens, but {line:?}")))
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Begins to count.
+    pub fn meter(&self) -> io::Result<Meter> {
+        Ok(Meter { start: Instant::now(), server: self.cpu()?, own: cpu("self")? })
+    }
+
+    /// CPU time since its start.
+    fn cpu(&self) -> io::Result<Duration> {
+        cpu(&self.child.id().to_string())
+    }
+
+    /// Memory now.
+    pub fn memory(&self) -> io::Result<Memory> {
+        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+        };
+        match (field("Rss:"), field("Pss:")) {
+            (Some(rss), Some(pss)) => Ok(Memory { rss, pss }),
+            _ => Err(io::Error::other("smaps_rollup without Rss and Pss")),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Meter {
+    /// What was used since it began.
+    pub fn read(&self, server: &Server) -> io::Result<Usage> {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let (server, own) = (server.cpu()?.saturating_sub(self.server), cpu("self")?.saturating_sub(self.own));
+        Ok(Usage { seconds, server: server.as_secs_f64() * 1e6, own: own.as_secs_f64() * 100.0 / seconds })
+    }
+}
+
+/// User and system time. The sum of the threads' run times has nanoseconds; `stat` has hundredths of a second, and is
+/// for kernels that do not count the other.
+fn cpu(process: &str) -> io::Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { return cpu_by_ticks(process) };
+        let nanoseconds = text.split(' ').next().and_then(|number| number.parse().ok());
+        sum += nanoseconds.map_or(Duration::ZERO, Duration::from_nanos);
+    }
+    if sum.is_zero() { cpu_by_ticks(process) } else { Ok(sum) }
+}
+
+/// Fields 14 and 15 of `stat`, in hundredths of a second as user space always gets them.
+fn cpu_by_ticks(process: &str) -> io::Result<Duration> {
+    let text = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let after_name = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Ok(Duration::from_millis(10 * ticks))
+}

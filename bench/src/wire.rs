@@ -1,0 +1,151 @@
+//! Bytes on the wire: WebSocket frames, the few STOMP frames that the scenarios send, and the marks in a body.
+
+use std::io;
+
+/// Bytes of every body.
+pub const BODY: usize = 256;
+/// Digits of each of the two numbers that a body begins with.
+const DIGITS: usize = 16;
+
+/// The bit that every frame of a client has, beside its length.
+const MASKED: u8 = 0x80;
+
+/// What a WebSocket frame is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole message, text or binary.
+    Data,
+    /// To be answered with a pong.
+    Ping,
+    /// An answer to a ping.
+    Pong,
+}
+
+/// Appends a client's text message. The mask is zero, which a server cannot tell from any other.
+pub fn push_message(payload: &[u8], out: &mut Vec<u8>) {
+    push_frame(0x81, payload, out);
+}
+
+/// Appends a client's answer to a ping.
+pub fn push_pong(payload: &[u8], out: &mut Vec<u8>) {
+    push_frame(0x8a, payload, out);
+}
+
+fn push_frame(first: u8, payload: &[u8], out: &mut Vec<u8>) {
+    out.push(first);
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(length @ 0..=125), _) => out.push(MASKED + length),
+        (_, Ok(length)) => {
+            out.push(MASKED + 126);
+            out.extend(length.to_be_bytes());
+        }
+        _ => {
+            out.push(MASKED + 127);
+            out.extend((payload.len() as u64).to_be_bytes());
+        }
+    }
+    out.extend([0; 4]);
+    out.extend(payload);
+}
+
+/// A server's text message: what a delivery looks like on the wire.
+pub fn delivery(payload: &[u8]) -> io::Result<Vec<u8>> {
+    let length = u16::try_from(payload.len()).ok().filter(|length| *length > 125);
+    let length = length.ok_or_else(|| io::Error::other("a delivery of unexpected size"))?;
+    Ok([&[0x81, 126], &length.to_be_bytes()[..], payload].concat())
+}
+
+/// Splits the first frame of a server off `bytes`: its kind, its payload and how many bytes it takes.
+/// `None` while it is not complete.
+pub fn split_frame(bytes: &[u8]) -> io::Result<Option<(Kind, &[u8], usize)>> {
+    let [first, second, rest @ ..] = bytes else { return Ok(None) };
+    let (length, head) = match (second, rest) {
+        (0..=125, _) => (usize::from(*second), 2),
+        (126, [a, b, ..]) => (usize::from(u16::from_be_bytes([*a, *b])), 4),
+        (127, [0, 0, 0, 0, a, b, c, d, ..]) => (u32::from_be_bytes([*a, *b, *c, *d]) as usize, 10),
+        (126, _) => return Ok(None),
+        (127, _) if rest.len() < 8 => return Ok(None),
+        _ => return Err(io::Error::other("a frame that is masked or too long")),
+    };
+    let Some(payload) = bytes.get(head..head + length) else { return Ok(None) };
+    let kind = match first {
+        0x81 | 0x82 => Kind::Data,
+        0x89 => Kind::Ping,
+        0x8a => Kind::Pong,
+        0x88 => return Err(io::Error::other(format!("closed: {}", String::from_utf8_lossy(payload)))),
+        _ => return Err(io::Error::other("a fragment or an unknown frame")),
+    };
+    Ok(Some((kind, payload, head + length)))
+}
+
+/// A SEND as one WebSocket message, its body ending one byte before the end.
+pub fn send(destination: &str, receipt: Option<u64>, number: u64, time: u64) -> Vec<u8> {
+    let receipt = receipt.map_or(String::new(), |receipt| format!("receipt:{receipt}\n"));
+    let frame = format!(
+        "SEND\ndestination:{destination}\n{receipt}content-length:{BODY}\n\n{number:016x}{time:016x}{:.<fill$}\0",
+        "",
+        fill = BODY - 2 * DIGITS
+    );
+    let mut message = Vec::new();
+    push_message(frame.as_bytes(), &mut message);
+    message
+}
+
+/// Where the body stands in a frame that ends with it and a NUL.
+pub fn body_start(frame: &[u8]) -> Option<usize> {
+    frame.len().checked_sub(BODY + 1)
+}
+
+/// The number that the body of a MESSAGE begins with.
+pub fn number(frame: &[u8]) -> io::Result<u64> {
+    mark(frame, 0)
+}
+
+/// The time that stands behind the number.
+pub fn time(frame: &[u8]) -> io::Result<u64> {
+    mark(frame, DIGITS)
+}
+
+fn mark(frame: &[u8], offset: usize) -> io::Result<u64> {
+    let digits = body_start(frame).and_then(|start| frame.get(start + offset..start + offset + DIGITS));
+    let text = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+    text.and_then(|text| u64::from_str_radix(text, 16).ok())
+        .ok_or_else(|| io::Error::other(format!("not a message of this run: {}", String::from_utf8_lossy(frame))))
+}
+
+/// The value of a header that escapes nothing.
+pub fn header<'a>(frame: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let start = memchr::memmem::find(frame, format!("\n{name}:").as_bytes())? + name.len() + 2;
+    let rest = &frame[start..];
+    rest.get(..memchr::memchr(b'\n', rest)?)
+}
+
+/// Copies the marks of the message `from` into `to`, both ending with body and NUL: for the floor.
+pub fn copy_marks(from: &[u8], to: &mut [u8]) {
+    if let (Some(source), Some(target)) = (body_start(from), body_start(to)) {
+        to[target..target + 2 * DIGITS].copy_from_slice(&from[source..source + 2 * DIGITS]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_read_where_they_were_written() {
+        let message = send("/topic/a", Some(7), 258, u64::MAX);
+        assert_eq!(number(&message).unwrap(), 258);
+        assert_eq!(time(&message).unwrap(), u64::MAX);
+        assert_eq!(header(&message, "receipt"), Some(&b"7"[..]));
+    }
+
+    #[test]
+    fn a_frame_is_split_off_once_it_is_complete() {
+        let bytes = [&[0x81, 126, 0, 200][..], &[b'x'; 200], &[0x89, 0]].concat();
+        for end in 0..204 {
+            assert_eq!(split_frame(&bytes[..end]).unwrap(), None);
+        }
+        assert_eq!(split_frame(&bytes).unwrap(), Some((Kind::Data, &[b'x'; 200][..], 204)));
+        assert_eq!(split_frame(&bytes[204..]).unwrap(), Some((Kind::Ping, &[][..], 2)));
+    }
+}

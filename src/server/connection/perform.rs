@@ -1,0 +1,156 @@
+//! What the session wants done, and how it ended.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tracing::info;
+
+use super::{Connection, now};
+use crate::broker::Confirmation;
+use crate::hub::outbox::Item;
+use crate::hub::{render, render_frame};
+use crate::message::{DeliveryId, Outcome, Refusal};
+use crate::server::operation::{self, Completed, Pending};
+use crate::session::{Action, Deliver, Done, Input, Request, SubscriptionKey, Ticket};
+use crate::stomp::{HEARTBEAT, Limits, MessageFrame};
+
+impl Connection {
+    /// Performs one action, or begins the operation that does.
+    pub(super) fn perform(&mut self, action: Action) {
+        match (action, self.link.clone()) {
+            (Action::Send(frame), _) => self.send(render_frame(&frame, self.session.version())),
+            (Action::Deliver(deliver), _) => self.deliver(&deliver),
+            (Action::Heartbeat, _) => {
+                self.send(Item { frame: Bytes::from_static(HEARTBEAT), text: true, settle: None });
+            }
+            (Action::Close(code, reason), _) => self.closing = Some((code, reason)),
+            (Action::PublishWill(will), _) => self.will = Some(will),
+            (Action::Forget(key), _) => self.consumers.forget(key, &self.writing.settle),
+            (Action::Unsubscribe(ticket, key, delete), _) => self.unsubscribe(ticket, key, delete),
+            (Action::Authenticate(ticket, credentials), _) => {
+                let services = Arc::clone(&self.services);
+                self.operation = Some(operation::authenticate(services, self.client.id.clone(), ticket, credentials));
+            }
+            (Action::Publish(ticket, message), Some(link)) => match link.try_reserve() {
+                Some(permit) => self.confirm(ticket, link.publish(permit, message)),
+                None => self.operation = Some(operation::publish(link, ticket, message)),
+            },
+            (Action::Settle(ticket, deliveries, settlement), Some(link)) => {
+                self.confirm(ticket, link.settle(&deliveries, settlement));
+            }
+            (Action::Commit(ticket, transaction), Some(link)) => {
+                self.operation = Some(operation::commit(link, ticket, transaction));
+            }
+            (Action::Subscribe(ticket, key, Request::Shared(source, reader)), Some(link)) => {
+                let (hub, outbox) = (self.services.hub.clone(), Arc::clone(&self.outbox));
+                self.operation = Some(operation::join(hub, link, outbox, ticket, key, source, reader));
+            }
+            (Action::Subscribe(ticket, key, Request::Dedicated(request)), Some(link)) => {
+                self.operation = Some(operation::subscribe(link, ticket, key, request));
+            }
+            (Action::DeleteDurable(ticket, name), Some(link)) => {
+                self.operation = Some(operation::delete_durable(link, ticket, name));
+            }
+            // The session asks for nothing of the broker's before it has been authenticated, which is what brings a link.
+            (_, None) => {}
+        }
+    }
+
+    fn send(&mut self, item: Item) {
+        self.outbox.push_firm(item, now());
+    }
+
+    fn deliver(&mut self, deliver: &Deliver) {
+        let Deliver { subscription, message_id, ack, destination, delivery, settle_when_written } = deliver;
+        let frame = MessageFrame {
+            subscription: subscription.as_deref(),
+            message_id,
+            ack: ack.as_deref(),
+            destination,
+            redelivered: delivery.redelivered,
+            gap: delivery.gap,
+            headers: &delivery.message.headers,
+            body: &delivery.message.body,
+        };
+        let (item, _) = render(&frame, self.session.version());
+        self.send(Item { settle: *settle_when_written, ..item });
+    }
+
+    fn unsubscribe(&mut self, ticket: Ticket, key: SubscriptionKey, delete: bool) {
+        if let Some((subscription, deliveries)) = self.consumers.take(key) {
+            // What has not been written goes to another reader, and must not be written here, too.
+            let is_its_own = |id: DeliveryId| Some(id.consumer) == deliveries;
+            self.outbox.discard_unsettled(is_its_own);
+            self.writing.batch.retain(|item| !item.settle.is_some_and(is_its_own));
+            self.operation = Some(operation::cancel(subscription, deliveries, ticket, key, delete));
+            return;
+        }
+        self.memberships.retain(|(membership, _)| *membership != key);
+        self.input(Input::Done(ticket, Ok(Done::Outcome(Outcome::DONE))));
+    }
+
+    fn confirm(&mut self, ticket: Ticket, confirmation: Confirmation) {
+        match confirmation {
+            Confirmation::Ready(result) => {
+                self.input(Input::Done(ticket, result.map(Done::Outcome).map_err(Refusal::from)));
+            }
+            Confirmation::Waiting(_) => self.confirmations.push(Pending { ticket, confirmation }),
+        }
+    }
+
+    pub(super) fn on_completed(&mut self, completed: Completed) {
+        match completed {
+            Completed::Authenticated(ticket, Ok((principal, link))) => {
+                let capabilities = link.capabilities();
+                self.link = Some(link);
+                let admitted = self.client.registration.name(&principal);
+                self.input(Input::Done(ticket, admitted.map(|()| Done::Authenticated(principal, capabilities))));
+                if self.session.is_connected() {
+                    self.lift_limits();
+                }
+            }
+            Completed::Joined(ticket, key, Ok(membership)) => {
+                self.memberships.push((key, membership));
+                self.input(Input::Done(ticket, Ok(Done::Outcome(Outcome::DONE))));
+            }
+            Completed::Opened(ticket, key, Ok(subscription)) => {
+                let done = match subscription.reply_address() {
+                    Some(address) => Done::ReplyAddress(address.clone()),
+                    None => Done::Outcome(Outcome::DONE),
+                };
+                self.consumers.add(key, subscription);
+                self.input(Input::Done(ticket, Ok(done)));
+            }
+            Completed::Cancelled(ticket, key, subscription, deliveries, result) => {
+                self.consumers.keep_cancelled(key, subscription, deliveries);
+                let done = result.map(|()| Done::Outcome(Outcome::DONE)).map_err(Refusal::from);
+                self.input(Input::Done(ticket, done));
+            }
+            Completed::Published(ticket, Ok(confirmation)) => self.confirm(ticket, confirmation),
+            Completed::Deleted(ticket, result) => {
+                let done = result.map(|()| Done::Outcome(Outcome::DONE)).map_err(Refusal::from);
+                self.input(Input::Done(ticket, done));
+            }
+            Completed::Authenticated(ticket, Err(refusal)) => self.input(Input::Done(ticket, Err(refusal))),
+            Completed::Joined(ticket, _, Err(error))
+            | Completed::Opened(ticket, _, Err(error))
+            | Completed::Published(ticket, Err(error)) => self.input(Input::Done(ticket, Err(error.into()))),
+        }
+    }
+
+    /// From CONNECTED on, the version's own rules and the larger limits hold.
+    fn lift_limits(&mut self) {
+        let Some(principal) = self.session.principal() else { return };
+        let (name, version) = (&principal.name, self.session.version().as_str());
+        info!(session = %self.client.id, peer = %self.client.peer, user = %name, version, "connected");
+        let settings = &self.services.session;
+        self.decoder.set_version(self.session.version());
+        self.decoder.set_limits(Limits {
+            headers: settings.max_headers,
+            header_bytes: settings.max_header_bytes,
+            body: settings.max_body,
+            frame: None,
+        });
+        self.socket.stream().lift_budget();
+    }
+}

@@ -1,0 +1,157 @@
+//! One client's WebSocket: what is written in fragments, what is read, and how it ends.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, Sink, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Utf8Bytes};
+
+use super::stream::Stream;
+use crate::message::CloseCode;
+
+/// Larger messages are sent in fragments of this many bytes: tungstenite's write buffer keeps the size of the most that
+/// it ever held.
+const FRAGMENT: usize = 16 * 1024;
+/// Bytes of Pongs that may wait beside.
+const PONGS: usize = 1024;
+/// Bytes of a close frame's reason (RFC 6455 §5.5: a control frame has at most 125, two of them the code).
+const REASON: usize = 123;
+
+/// One client's WebSocket.
+pub(super) struct Socket {
+    /// Absent only while it is renewed.
+    websocket: Option<WebSocketStream<Stream>>,
+    config: WebSocketConfig,
+    is_flushed: bool,
+    /// What is left of the message that is being written, and how its next fragment is marked.
+    unsent: Option<(Bytes, Data)>,
+}
+
+impl Socket {
+    /// The WebSocket on `stream` after its handshake; `early` is what the client sent behind its request.
+    ///
+    /// The write buffer has room for `config.write_buffer_size` bytes, one fragment and a few Pongs. There must be an end:
+    /// a client that sends Pings and reads nothing would fill it with Pongs.
+    pub(super) async fn new(mut stream: Stream, early: &[u8], config: WebSocketConfig) -> Self {
+        let config = config.max_write_buffer_size(config.write_buffer_size + FRAGMENT + PONGS);
+        stream.begin_frames(early);
+        let websocket = WebSocketStream::from_partially_read(stream, early.to_vec(), Role::Server, Some(config)).await;
+        Socket { websocket: Some(websocket), config, is_flushed: true, unsent: None }
+    }
+
+    /// The next message of any kind. `None` when the WebSocket has been closed.
+    pub(super) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
+        let buffer = self.config.read_buffer_size;
+        let polled = self.websocket().poll_next_unpin(context);
+        if polled.is_pending() && self.is_flushed && self.stream().has_outgrown(buffer) {
+            self.renew();
+            return self.websocket().poll_next_unpin(context);
+        }
+        polled
+    }
+
+    /// Begins a message. The one before must have been fed whole.
+    pub(super) fn begin(&mut self, message: Bytes, text: bool) {
+        self.unsent = Some((message, if text { Data::Text } else { Data::Binary }));
+    }
+
+    /// Puts the message that was begun into the write buffer, fragment by fragment, as fast as the client takes them.
+    pub(super) fn poll_feed(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        while let Some((message, kind)) = self.unsent.take() {
+            let length = message.len().min(FRAGMENT);
+            let is_last = length == message.len();
+            let fragment = Frame::message(message.slice(..length), OpCode::Data(kind), is_last);
+            let ready = Pin::new(self.websocket()).poll_ready(context);
+            let sent = ready.map(|ready| ready.and_then(|()| self.start_send(Message::Frame(fragment))));
+            match sent {
+                Poll::Ready(Ok(())) if is_last => {}
+                Poll::Ready(Ok(())) => self.unsent = Some((message.slice(length..), Data::Continue)),
+                Poll::Ready(Err(Error::WriteBufferFull(_))) => {
+                    self.unsent = Some((message, kind));
+                    ready!(self.poll_flush(context))?;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    self.unsent = Some((message, kind));
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Puts a Ping into the write buffer.
+    pub(super) fn ping(&mut self) -> Result<(), Error> {
+        self.start_send(Message::Ping(Bytes::new()))
+    }
+
+    /// Writes the buffer to the socket.
+    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        let polled = Pin::new(self.websocket()).poll_flush(context);
+        self.is_flushed = matches!(polled, Poll::Ready(Ok(())));
+        polled
+    }
+
+    /// Whether everything that was fed has been written.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.is_flushed
+    }
+
+    /// The bytes below.
+    pub(super) fn stream(&mut self) -> &mut Stream {
+        self.websocket().get_mut()
+    }
+
+    /// Closes, and reads on until the client has closed, too: a socket that is closed with bytes unread would take back
+    /// what was just sent (RFC 6455 §7.1.1). Nothing follows the client's own close, so with that read the socket can go.
+    pub(super) async fn close(&mut self, code: CloseCode, reason: &str) {
+        let reason = Utf8Bytes::from(&reason[..reason.floor_char_boundary(REASON)]);
+        let _ = self.start_send(Message::Close(Some(CloseFrame { code: code.0.into(), reason })));
+        if poll_fn(|context| self.poll_flush(context)).await.is_err() {
+            return;
+        }
+        let mut has_closed = false;
+        while let Some(Ok(message)) = self.websocket().next().await {
+            has_closed |= message.is_close();
+        }
+        let stream = self.stream();
+        stream.lift_budget();
+        let _ = stream.shutdown().await;
+        let mut ignored = [0; 1024];
+        while !has_closed && stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {}
+    }
+
+    /// The client closed first: send the answer that tungstenite has ready (RFC 6455 §5.5.1), and no more.
+    pub(super) async fn answer_close(&mut self) {
+        let _ = poll_fn(|context| self.poll_flush(context)).await;
+        let _ = self.stream().shutdown().await;
+    }
+
+    fn start_send(&mut self, message: Message) -> Result<(), Error> {
+        self.is_flushed = false;
+        Pin::new(self.websocket()).start_send(message)
+    }
+
+    /// Starts anew on the same stream, with buffers of the size that they had at first. tungstenite keeps a read buffer
+    /// as large as the largest frame that ever came, for as long as the client stays.
+    fn renew(&mut self) {
+        if let Some(websocket) = self.websocket.take() {
+            let mut stream = websocket.into_inner();
+            stream.forget_growth();
+            let renewed = WebSocketStream::from_raw_socket(stream, Role::Server, Some(self.config));
+            self.websocket = renewed.now_or_never();
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "renew puts back what it takes: nothing in it waits")]
+    fn websocket(&mut self) -> &mut WebSocketStream<Stream> {
+        self.websocket.as_mut().expect("a WebSocket is only taken to be renewed")
+    }
+}

@@ -1,0 +1,4 @@
+import { webstompClient } from './adapters/webstomp.js';
+import { converse } from './suite.js';
+
+converse(webstompClient);

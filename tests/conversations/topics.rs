@@ -1,0 +1,435 @@
+//! `/topic/…` and the spelling of destinations (contract, §1 and §3).
+
+use stompgate::config::Config;
+use stompgate::gateway::Gateway;
+use stompgate::message::Separators;
+
+use crate::support::{Client, gateway, gateway_with};
+
+/// What a SEND to this destination is refused with.
+async fn refused_to_send(gateway: &Gateway, destination: &str, code: &str) -> String {
+    let mut client = Client::connect(gateway, "1.2").await;
+    client.send(format!("SEND\ndestination:{destination}\n\nx")).await;
+    client.expect_error(code, 1008).await.body()
+}
+
+async fn refused_to_subscribe(gateway: &Gateway, destination: &str, code: &str) -> String {
+    let mut client = Client::connect(gateway, "1.2").await;
+    client.send(format!("SUBSCRIBE\nid:0\ndestination:{destination}")).await;
+    client.expect_error(code, 1008).await.body()
+}
+
+/// What a reader of `pattern` gets of what is sent to each of `names`, one after the other.
+async fn matched(gateway: &Gateway, pattern: &str, names: &[&str]) -> Vec<String> {
+    let mut reader = Client::connect(gateway, "1.2").await;
+    reader.subscribe(&format!("id:0\ndestination:{pattern}")).await;
+    reader.subscribe("id:1\ndestination:/queue/end").await;
+    for name in names {
+        reader.send(format!("SEND\ndestination:{name}\n\n{name}")).await;
+    }
+    reader.send("SEND\ndestination:/queue/end\n\nend").await;
+    let mut found = Vec::new();
+    loop {
+        let message = reader.expect("MESSAGE").await;
+        if message.get("subscription") == "1" {
+            return found;
+        }
+        found.push(message.body());
+    }
+}
+
+#[tokio::test]
+async fn every_subscriber_gets_a_copy_with_the_same_message_id() {
+    let gateway = gateway();
+    let mut clients = Vec::new();
+    for version in ["1.0", "1.1", "1.2"] {
+        let mut client = Client::connect(&gateway, version).await;
+        client.subscribe("id:sub-1\ndestination:/topic/news").await;
+        clients.push(client);
+    }
+    clients[0].send("SEND\ndestination:/topic/news\ncontent-type:text/plain\n\nhello").await;
+    let mut ids = Vec::new();
+    for client in &mut clients {
+        let message = client.expect("MESSAGE").await.with("destination", "/topic/news").with("subscription", "sub-1");
+        let message = message.with("content-type", "text/plain").saying("hello").without("ack").without("redelivered");
+        ids.push(message.get("message-id"));
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+}
+
+#[tokio::test]
+async fn who_does_not_subscribe_gets_nothing() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("SEND\ndestination:/topic/news\n\nhello").await.with("routed", "false");
+    client.subscribe("id:0\ndestination:/topic/news").await;
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn slash_and_dot_are_one_topic_and_each_reader_sees_its_own_separator() {
+    let gateway = gateway();
+    let mut slash = Client::connect(&gateway, "1.2").await;
+    slash.subscribe("id:0\ndestination:/topic/a/b").await;
+    let mut dot = Client::connect(&gateway, "1.2").await;
+    dot.subscribe("id:0\ndestination:/topic/a.b").await;
+    let mut dots = Client::connect(&gateway, "1.2").await;
+    dots.subscribe("id:0\ndestination:/topic/a.#").await;
+    for spelling in ["/topic/a/b", "/topic/a.b"] {
+        slash.send(format!("SEND\ndestination:{spelling}\n\nx")).await;
+        slash.expect("MESSAGE").await.with("destination", "/topic/a/b");
+        dot.expect("MESSAGE").await.with("destination", "/topic/a.b");
+        dots.expect("MESSAGE").await.with("destination", "/topic/a.b");
+    }
+}
+
+#[tokio::test]
+async fn one_separator_only_leaves_the_other_in_names() {
+    let only = |separators| gateway_with(move |config: &mut Config| config.destination.separators = separators);
+    let slash = only(Separators::Slash);
+    let names = ["/topic/v1.0/x", "/topic/v1/0/x"];
+    assert_eq!(matched(&slash, "/topic/v1.0/*", &names).await, ["/topic/v1.0/x"]);
+    let dot = only(Separators::Dot);
+    assert_eq!(matched(&dot, "/topic/a/b.*", &["/topic/a/b.c", "/topic/a.b.c"]).await, ["/topic/a/b.c"]);
+}
+
+#[tokio::test]
+async fn wildcards_have_three_spellings() {
+    let gateway = gateway();
+    let names = ["/topic/a", "/topic/a/b", "/topic/a.c", "/topic/a/b/c", "/topic/b/b", "/topic/ab"];
+    for pattern in ["/topic/a/*", "/topic/a.*", "/topic/a/+"] {
+        assert_eq!(matched(&gateway, pattern, &names).await, ["/topic/a/b", "/topic/a.c"], "{pattern}");
+    }
+    for pattern in ["/topic/a/#", "/topic/a.#", "/topic/a/**"] {
+        let all = ["/topic/a", "/topic/a/b", "/topic/a.c", "/topic/a/b/c"];
+        assert_eq!(matched(&gateway, pattern, &names).await, all, "{pattern}");
+    }
+    assert_eq!(matched(&gateway, "/topic/#", &names).await, names);
+}
+
+#[tokio::test]
+async fn wildcards_may_stand_anywhere() {
+    let gateway = gateway();
+    let names = ["/topic/a/x/c", "/topic/a/c", "/topic/a/x/y/c", "/topic/a/x", "/topic/foo1/c", "/topic/bar/c"];
+    assert_eq!(matched(&gateway, "/topic/a/*/c", &names).await, ["/topic/a/x/c"]);
+    assert_eq!(matched(&gateway, "/topic/a/#/c", &names).await, ["/topic/a/x/c", "/topic/a/c", "/topic/a/x/y/c"]);
+    assert_eq!(matched(&gateway, "/topic/foo*/c", &names).await, ["/topic/foo1/c"]);
+    assert_eq!(matched(&gateway, "/topic/**/x", &names).await, ["/topic/a/x"]);
+}
+
+#[tokio::test]
+async fn a_pattern_shows_the_destination_that_was_sent_to() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:0\ndestination:/topic/a/**").await;
+    client.send("SEND\ndestination:/topic/a.b.c\n\nx").await;
+    client.expect("MESSAGE").await.with("destination", "/topic/a/b/c");
+}
+
+#[tokio::test]
+async fn overlapping_subscriptions_each_get_their_copy() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    for (id, destination) in [("0", "/topic/a/b"), ("1", "/topic/a/*"), ("2", "/topic/a/#"), ("3", "/topic/a/b")] {
+        client.subscribe(&format!("id:{id}\ndestination:{destination}")).await;
+    }
+    client.send("SEND\ndestination:/topic/a/b\n\nx").await;
+    let mut subscriptions = Vec::new();
+    for _ in 0..4 {
+        subscriptions.push(client.expect("MESSAGE").await.get("subscription"));
+    }
+    subscriptions.sort();
+    assert_eq!(subscriptions, ["0", "1", "2", "3"]);
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn percent_writes_any_character() {
+    let gateway = gateway();
+    let names = ["/topic/50%25", "/topic/a%2Eb", "/topic/a.b", "/topic/%2A", "/topic/gl%C3%BCck", "/topic/glück"];
+    assert_eq!(matched(&gateway, "/topic/a%2Eb", &names).await, ["/topic/a%2Eb"]);
+    assert_eq!(matched(&gateway, "/topic/a/b", &names).await, ["/topic/a.b"]);
+    assert_eq!(matched(&gateway, "/topic/%2a", &names).await, ["/topic/%2A"]);
+    assert_eq!(matched(&gateway, "/topic/glück", &names).await, ["/topic/gl%C3%BCck", "/topic/glück"]);
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:0\ndestination:/topic/*").await;
+    client.send("SEND\ndestination:/topic/a%2Eb\n\nx").await;
+    client.expect("MESSAGE").await.with("destination", "/topic/a%2Eb");
+}
+
+#[tokio::test]
+async fn what_percent_cannot_write_is_an_invalid_destination() {
+    let gateway = gateway();
+    for name in ["%", "%2", "%zz", "a%", "%00", "%FF", "%C3"] {
+        for kind in ["topic", "queue"] {
+            refused_to_send(&gateway, &format!("/{kind}/{name}"), "invalid-destination").await;
+            refused_to_subscribe(&gateway, &format!("/{kind}/{name}"), "invalid-destination").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_sent_to_a_wildcard() {
+    let gateway = gateway();
+    for destination in
+        ["/topic/*", "/topic/a.#", "/topic/a/+", "/topic/**", "/topic/a*", "/queue/*", "/user/ada/topic/#"]
+    {
+        let body = refused_to_send(&gateway, destination, "invalid-destination").await;
+        assert!(body.contains(destination), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn queues_take_no_pattern() {
+    let gateway = gateway();
+    for destination in ["/queue/*", "/queue/a.#", "/queue/a+", "/amq/queue/*", "/user/queue/#"] {
+        refused_to_subscribe(&gateway, destination, "invalid-destination").await;
+    }
+}
+
+#[tokio::test]
+async fn names_that_begin_with_stompgate_are_the_gateways_own() {
+    let gateway = gateway();
+    for destination in [
+        "/topic/stompgate.x",
+        "/topic/stompgate/x",
+        "/topic/stompgate%2Ex",
+        "/topic/stompgate%2Fx",
+        "/queue/stompgate.x",
+        "/queue/stompgate/x",
+        "/queue/stompgate%2Ex",
+    ] {
+        refused_to_send(&gateway, destination, "invalid-destination").await;
+        refused_to_subscribe(&gateway, destination, "invalid-destination").await;
+    }
+    let names = ["/topic/stompgates", "/topic/x.stompgate.y"];
+    assert_eq!(matched(&gateway, "/topic/#", &names).await, names);
+}
+
+#[tokio::test]
+async fn dollar_topics_are_not_matched_by_a_leading_wildcard() {
+    let gateway = gateway();
+    let names = ["/topic/$share/x", "/topic/a/$b"];
+    assert_eq!(matched(&gateway, "/topic/#", &names).await, ["/topic/a/$b"]);
+    assert_eq!(matched(&gateway, "/topic/*/x", &names).await, Vec::<String>::new());
+    assert_eq!(matched(&gateway, "/topic/$share/*", &names).await, ["/topic/$share/x"]);
+}
+
+#[tokio::test]
+async fn an_unknown_destination_lists_the_kinds_there_are() {
+    let gateway = gateway();
+    for destination in ["/nowhere/x", "news", "topic/news", "/", "/topic", "/amq/x", "//topic/a"] {
+        let body = refused_to_send(&gateway, destination, "unknown-destination").await;
+        assert!(["/topic/", "/queue/", "/user/", "/app/"].iter().all(|kind| body.contains(kind)), "{body}");
+        refused_to_subscribe(&gateway, destination, "unknown-destination").await;
+    }
+}
+
+#[tokio::test]
+async fn a_destination_without_a_name_is_invalid() {
+    let gateway = gateway();
+    for destination in ["/topic/", "/queue/", "/user/ada/queue/", "/reply-queue/"] {
+        refused_to_send(&gateway, destination, "invalid-destination").await;
+    }
+    for destination in ["/topic/", "/queue/", "/user/queue/", "/temp-queue/"] {
+        refused_to_subscribe(&gateway, destination, "invalid-destination").await;
+    }
+}
+
+#[tokio::test]
+async fn the_memory_broker_has_no_exchanges_and_says_what_it_has() {
+    let gateway = gateway();
+    for destination in ["/exchange/amq.topic/a", "/exchange/e", "/amq/queue/q"] {
+        let body = refused_to_send(&gateway, destination, "unsupported").await;
+        assert!(body.contains("/topic") || body.contains("/queue"), "{body}");
+        refused_to_subscribe(&gateway, destination, "unsupported").await;
+    }
+}
+
+#[tokio::test]
+async fn app_without_a_handler_is_an_error() {
+    let gateway = gateway();
+    refused_to_send(&gateway, "/app/marco", "no-handler").await;
+    refused_to_subscribe(&gateway, "/app/marco", "no-handler").await;
+}
+
+#[tokio::test]
+async fn the_same_id_twice_is_an_error_in_the_words_of_rabbitmq() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:0\ndestination:/topic/a").await;
+    client.send("SUBSCRIBE\nid:0\ndestination:/topic/b\nreceipt:7").await;
+    let error = client.expect_error("duplicate-subscription", 1008).await.with("receipt-id", "7");
+    error.with("message", "Duplicated subscription identifier");
+}
+
+#[tokio::test]
+async fn an_id_is_free_again_after_unsubscribe() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:0\ndestination:/topic/a").await;
+    client.does("UNSUBSCRIBE\nid:0").await;
+    client.does("SEND\ndestination:/topic/a\n\nx").await.with("routed", "false");
+    client.subscribe("id:0\ndestination:/topic/b").await;
+    client.send("SEND\ndestination:/topic/b\n\nx").await;
+    client.expect("MESSAGE").await.with("subscription", "0");
+}
+
+#[tokio::test]
+async fn unsubscribe_of_what_is_not_subscribed_is_an_error() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.send("UNSUBSCRIBE\nid:0\nreceipt:7").await;
+    client
+        .expect_error("unknown-subscription", 1008)
+        .await
+        .with("receipt-id", "7")
+        .with("message", "Subscription not found");
+}
+
+#[tokio::test]
+async fn unsubscribe_ends_one_subscription_and_no_other() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:0\ndestination:/topic/a").await;
+    client.subscribe("id:1\ndestination:/topic/a").await;
+    client.does("UNSUBSCRIBE\nid:0").await;
+    client.send("SEND\ndestination:/topic/a\n\nx").await;
+    client.expect("MESSAGE").await.with("subscription", "1");
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn in_1_0_the_destination_takes_the_place_of_the_id() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.0").await;
+    client.subscribe("destination:/topic/a").await;
+    client.send("SEND\ndestination:/topic/a\n\nx").await;
+    client.expect("MESSAGE").await.without("subscription").with("destination", "/topic/a");
+    client.does("UNSUBSCRIBE\ndestination:/topic/a").await;
+    client.does("SEND\ndestination:/topic/a\n\nx").await.with("routed", "false");
+    client.subscribe("destination:/topic/a").await;
+    client.send("SUBSCRIBE\ndestination:/topic/a").await;
+    client.expect_error("duplicate-subscription", 1008).await;
+}
+
+#[tokio::test]
+async fn a_selector_is_refused_and_never_ignored() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.send("SUBSCRIBE\nid:0\ndestination:/topic/a\nselector:price > 10").await;
+    client.expect_error("unsupported", 1008).await.about("selector");
+}
+
+#[tokio::test]
+async fn messages_of_one_sender_come_in_order() {
+    let gateway = gateway();
+    let mut reader = Client::connect(&gateway, "1.2").await;
+    reader.subscribe("id:0\ndestination:/topic/#").await;
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    for number in 0..500 {
+        writer.send(format!("SEND\ndestination:/topic/a/{}\n\n{number}", number % 7)).await;
+    }
+    let expected: Vec<String> = (0..500).map(|number| number.to_string()).collect();
+    assert_eq!(reader.bodies(500).await, expected);
+}
+
+#[tokio::test]
+async fn one_source_is_read_once_for_all_its_readers() {
+    let gateway = gateway();
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = Client::connect(&gateway, "1.2").await;
+        client.subscribe("id:0\ndestination:/topic/a").await;
+        client.subscribe("id:1\ndestination:/topic/b").await;
+        clients.push(client);
+    }
+    assert_eq!(gateway.shared_subscriptions(), 2);
+    for client in &mut clients {
+        client.does("UNSUBSCRIBE\nid:1").await;
+    }
+    assert_eq!(gateway.shared_subscriptions(), 1);
+}
+
+#[tokio::test]
+async fn the_last_retained_message_waits_for_whoever_subscribes() {
+    let gateway = gateway();
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    for price in ["1", "2"] {
+        writer.does(&format!("SEND\ndestination:/topic/price/x\nretain:true\n\n{price}")).await;
+    }
+    writer.does("SEND\ndestination:/topic/price/y\nretain:true\n\n9").await;
+    writer.does("SEND\ndestination:/topic/price/x\n\nnot retained").await;
+    for _ in 0..2 {
+        let mut reader = Client::connect(&gateway, "1.2").await;
+        reader.send("SUBSCRIBE\nid:0\ndestination:/topic/price/x").await;
+        reader.expect("MESSAGE").await.saying("2").with("destination", "/topic/price/x");
+        reader.send("SUBSCRIBE\nid:1\ndestination:/topic/price.*").await;
+        let mut all = reader.bodies(2).await;
+        all.sort();
+        assert_eq!(all, ["2", "9"]);
+        reader.expect_nothing().await;
+    }
+}
+
+#[tokio::test]
+async fn a_retained_message_reaches_those_who_listen_already() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:0\ndestination:/topic/a").await;
+    client.send("SEND\ndestination:/topic/a\nretain:true\n\nx").await;
+    client.expect("MESSAGE").await.saying("x");
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_retained_message_waits_for_subscriptions_with_acknowledgements_too() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("SEND\ndestination:/topic/a\nretain:true\n\nx").await;
+    client.send("SUBSCRIBE\nid:0\ndestination:/topic/a\nack:client").await;
+    let ack = client.expect("MESSAGE").await.saying("x").get("ack");
+    client.does(&format!("ACK\nid:{ack}")).await;
+}
+
+#[tokio::test]
+async fn an_empty_body_deletes_what_is_retained() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("SEND\ndestination:/topic/a\nretain:true\n\nx").await;
+    client.does("SEND\ndestination:/topic/a\nretain:true\n\n").await;
+    client.subscribe("id:0\ndestination:/topic/a").await;
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn only_topics_retain() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.send("SEND\ndestination:/queue/a\nretain:true\n\nx").await;
+    client.expect_error("forbidden-header", 1008).await.about("retain");
+}
+
+#[tokio::test]
+async fn a_retained_message_that_has_expired_is_gone() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("SEND\ndestination:/topic/a\nretain:true\nexpiration:1\n\nx").await;
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    client.subscribe("id:0\ndestination:/topic/a").await;
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_reader_with_acknowledgements_that_lost_messages_is_told_so() {
+    let gateway = gateway_with(|config| config.broker.memory.max_topic_queue_length = 2);
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    let mut reader = Client::connect(&gateway, "1.2").await;
+    reader.subscribe("id:0\ndestination:/topic/a\nack:client\nprefetch-count:1").await;
+    for body in ["1", "2", "3", "4"] {
+        writer.does(&format!("SEND\ndestination:/topic/a\n\n{body}")).await;
+    }
+    let ack = reader.expect("MESSAGE").await.saying("1").without("gap").get("ack");
+    reader.send(format!("ACK\nid:{ack}")).await;
+    reader.expect("MESSAGE").await.saying("4").with("gap", "true");
+}
