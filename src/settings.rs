@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const LONGEST: Duration = Duration::from_hours(365 * 24);
 
 /// One setting with an impossible value.
 #[derive(Clone, Debug, PartialEq, Eq)]

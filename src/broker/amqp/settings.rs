@@ -118,7 +118,9 @@ impl Settings {
             [("broker.amqp.connect_timeout", self.connect_timeout), ("broker.amqp.reconnect_max", self.reconnect_max)]
         {
             faults.demand(!time.is_zero(), key, "must be longer than nothing");
+            faults.demand_time(key, time);
         }
+        faults.demand_time("broker.amqp.linger", self.linger);
         let pair = self.certificate.is_some() == self.key.is_some();
         faults.demand(pair, "broker.amqp.certificate", "goes with broker.amqp.key: set both or none");
         faults.into_result()
