@@ -85,6 +85,31 @@ async fn what_was_there_before_the_outage_is_there_after_it() {
     until_heard(&ear, &Heard::Message("after".to_owned())).await;
 }
 
+/// The alarm that a broker raises when it has too little memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_takes_no_messages_holds_publishers_and_nobody_else() {
+    let node = RabbitMq::start().await;
+    let broker = connect(&node);
+    until(&broker, LinkState::Up).await;
+    let client = Client::of(&broker).await;
+    for body in ["1", "2", "3"] {
+        client.send("/queue/a", body).await;
+    }
+    node.control(&["set_vm_memory_high_watermark", "0"]).await;
+    // The broker says so to whoever publishes.
+    let mut waiting = client.link.publish(client.link.reserve().await.unwrap(), client.message("/queue/b", "waiting"));
+    until(&broker, LinkState::Blocked).await;
+    let mut reader = client.read_with("/queue/a", 1).await;
+    for body in ["1", "2", "3"] {
+        reader.take(body).await; // each needs the acknowledgement of the one before
+    }
+    assert!(timeout(Duration::from_millis(100), &mut waiting).await.is_err());
+    node.control(&["set_vm_memory_high_watermark", "0.4"]).await;
+    until(&broker, LinkState::Up).await;
+    assert!(timeout(PATIENCE, waiting).await.unwrap().unwrap().routed);
+    client.read("/queue/b").await.take("waiting").await;
+}
+
 /// How often each message was delivered, and how often with a reason to come twice.
 #[derive(Default)]
 struct Account {

@@ -234,3 +234,24 @@ async fn a_binding_outlives_its_last_reader_by_the_linger() {
     client.send("/topic/a", "4").await;
     assert_eq!(ear.until("4").await, ["4"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_gateways_are_one_to_their_clients() {
+    let (here, _connection, _channel) = both(Settings::default()).await;
+    let (mut there, _other_connection, _other_channel) = both(Settings::default()).await;
+    there.mark.clone_from(&here.mark);
+    let (_topic, topic) = here.listen("/topic/a/+").await;
+    let (_user, user) = here.listen_as("bob", "/user/queue/orders").await;
+    let mut jobs = here.read("/queue/a").await;
+    let mut replies = here.open(Source::Reply, 10).await.unwrap();
+    there.send("/topic/a/b", "news").await;
+    there.send("/user/bob/queue/orders", "order").await;
+    there.send("/queue/a", "job").await;
+    let mut reply = there.message("/queue/unused", "reply");
+    reply.destination = Destination::ReplyQueue(replies.subscription.reply_address().unwrap().clone());
+    assert_eq!(there.publish(reply).await, Ok(Outcome::DONE));
+    topic.until("news").await;
+    user.until("order").await;
+    jobs.take("job").await;
+    replies.take("reply").await;
+}

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 
 /// Below the wrapper that Debian puts in /usr/sbin, which insists on its own user and folders.
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 /// Erlang is slow to start, and more so on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
@@ -109,6 +110,16 @@ impl RabbitMq {
             assert!(!failed, "RabbitMQ does not start:\n{log}");
             sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Runs `rabbitmqctl` on it.
+    pub(crate) async fn control(&self, arguments: &[&str]) {
+        let mut command = tokio::process::Command::new(CONTROL);
+        command.args(["-n", &format!("{}@localhost", self.name)]).args(arguments).stdin(Stdio::null());
+        command.env("HOME", &self.folder).env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
+        command.env("ERL_EPMD_PORT", self.internal_ports[1].to_string());
+        let done = command.output().await.unwrap();
+        assert!(done.status.success(), "rabbitmqctl {arguments:?}: {done:?}");
     }
 
     fn end(&mut self) {
