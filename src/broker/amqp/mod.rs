@@ -8,7 +8,7 @@
 //!
 //! The broker sees a handful of connections however many clients there are. Publishing and consuming have connections
 //! of their own: a broker that blocks publishers (`connection.blocked`) stops everything that lapin writes, acks too.
-//! lapin's own recovery stays off; [`connection`] reconnects, and each part brings back what it had.
+//! lapin's own recovery stays off; `connection.rs` reconnects, and each part brings back what it had.
 //!
 //! [lapin]: https://docs.rs/lapin
 
