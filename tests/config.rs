@@ -316,16 +316,33 @@ fn trust_stays_on_this_machine_unless_told_otherwise() {
 
 #[test]
 fn a_broker_that_is_not_built_yet_is_refused() {
-    for kind in ["amqp", "mqtt"] {
-        let found = problems(&stompgate(&["check"], &[("STOMPGATE_BROKER__KIND", kind)]));
-        assert_eq!(
-            found,
-            [format!(
-                "broker.kind (STOMPGATE_BROKER__KIND): is \"{kind}\", but this version has only the embedded broker; \
-                 use broker.kind = \"memory\""
-            )]
-        );
-    }
+    let found = problems(&stompgate(&["check"], &[("STOMPGATE_BROKER__KIND", "mqtt")]));
+    assert_eq!(
+        found,
+        ["broker.kind (STOMPGATE_BROKER__KIND): is \"mqtt\", which this version does not know; use \"memory\" or \
+          \"amqp\""]
+    );
+}
+
+#[cfg(feature = "amqp")]
+#[test]
+fn a_broker_can_be_named_by_one_uri_and_its_passcode_stays_secret() {
+    let uri = ("STOMPGATE_BROKER__AMQP__URI", "amqp://shop:hunter2@rabbit/prod");
+    let shown = stdout(&stompgate(&["config", "--set", "broker.kind=amqp"], &[uri]));
+    assert!(shown.contains("broker.amqp.uri = [\"amqp://shop:***@rabbit/prod\"]"), "{shown}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let bad = ("STOMPGATE_BROKER__AMQP__URI", "amqp://shop:hunter2@rabbit:port/prod");
+    let found = problems(&stompgate(&["check", "--set", "broker.kind=amqp"], &[bad]));
+    assert!(found.len() == 1 && found[0].starts_with("broker.amqp.uri ("), "{found:?}");
+    assert!(!found[0].contains("hunter2"), "{found:?}");
+}
+
+#[cfg(feature = "amqp")]
+#[test]
+fn the_example_for_rabbitmq_is_good() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/config/rabbitmq.toml");
+    let checked = stompgate(&["--config", file, "check"], &[]);
+    assert!(checked.status.success(), "{checked:?}");
 }
 
 #[test]

@@ -7,8 +7,10 @@
 //!
 //! A backend is one file (or folder) in here: its settings, `connect`, these traits, and `tests/brokers.rs` as the judge.
 
+pub mod amqp;
 pub mod memory;
 mod settings;
+mod topics;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -31,7 +33,9 @@ pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, Box<dyn std::erro
     settings.check()?;
     match settings.kind {
         Kind::Memory => Ok(memory::connect(&settings.memory)?),
-        Kind::Amqp | Kind::Mqtt => Err(BrokerError::Unavailable.into()), // the check has said so with more words
+        #[cfg(feature = "amqp")]
+        Kind::Amqp => Ok(amqp::connect(&settings.amqp)?),
+        _ => Err(BrokerError::Unavailable.into()), // the check has said so with more words
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::memory;
+use super::{amqp, memory};
 use crate::settings::Faults;
 
 /// `[broker]`: which broker, and the settings of each.
@@ -13,6 +13,8 @@ pub struct Settings {
     pub kind: Kind,
     /// `[broker.memory]`.
     pub memory: memory::Settings,
+    /// `[broker.amqp]`.
+    pub amqp: amqp::Settings,
 }
 
 /// The brokers that the gateway knows.
@@ -31,16 +33,16 @@ pub enum Kind {
 impl Settings {
     /// What types alone cannot say: whether this version has the broker, and what that one says of its settings.
     pub fn check(&self) -> Result<(), Faults> {
-        let mut faults = Faults::default();
-        let name = match self.kind {
-            Kind::Memory => return self.memory.check(),
-            Kind::Amqp => "amqp",
-            Kind::Mqtt => "mqtt",
+        let refused = |why: &str| {
+            let mut faults = Faults::default();
+            faults.add("broker.kind", why);
+            faults.into_result()
         };
-        faults.add(
-            "broker.kind",
-            format!("is {name:?}, but this version has only the embedded broker; use broker.kind = \"memory\""),
-        );
-        faults.into_result()
+        match self.kind {
+            Kind::Memory => self.memory.check(),
+            Kind::Amqp if cfg!(feature = "amqp") => self.amqp.check(),
+            Kind::Amqp => refused("is \"amqp\", but this program was built without its feature \"amqp\""),
+            Kind::Mqtt => refused("is \"mqtt\", which this version does not know; use \"memory\" or \"amqp\""),
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::headers::detached;
-use super::pattern::{decode, encode};
+use super::pattern::{SEGMENT_SPECIAL, decode, encode};
 use super::{Pattern, Refusal, Text};
 
 /// The resource that a destination header resolves to. Everything after the parser sees this, never the spelling.
@@ -75,7 +75,6 @@ pub enum Spelling {
 }
 
 const KINDS: &str = "/topic/, /queue/, /exchange/, /amq/queue/, /temp-queue/, /reply-queue/, /user/ or /app/";
-const SEGMENT_SPECIAL: &[char] = &['%', '/', '.', '*', '+', '#'];
 const NAME_SPECIAL: &[char] = &['%', '*', '+', '#'];
 
 impl Destination {

@@ -39,6 +39,18 @@ impl Pattern {
         Pattern { text, literal }
     }
 
+    /// The name with these segments, which are plain text.
+    pub fn name<'a>(segments: impl Iterator<Item = &'a str>) -> Self {
+        let mut text = String::new();
+        for (index, segment) in segments.enumerate() {
+            if index > 0 {
+                text.push('/');
+            }
+            text.push_str(&encode(segment, SEGMENT_SPECIAL));
+        }
+        Pattern { text: text.into(), literal: true }
+    }
+
     /// The canonical text.
     pub fn as_str(&self) -> &str {
         &self.text
@@ -145,6 +157,9 @@ fn glob_matches(glob: &str, name: &str) -> bool {
     }
     rest.ends_with(&*suffix)
 }
+
+/// What a canonical segment spells as `%XX`.
+pub(super) const SEGMENT_SPECIAL: &[char] = &['%', '/', '.', '*', '+', '#'];
 
 /// The characters that a canonical segment, or a name in a destination, spells as `%XX`.
 pub(super) fn encode<'a>(segment: &'a str, special: &[char]) -> Cow<'a, str> {

@@ -406,3 +406,15 @@ async fn a_pattern_has_three_of_the_dearest_wildcard() {
     }
     assert!(client.open(Source::Topic(pattern), 1).await.is_err());
 }
+
+/// A real broker gives messages to whoever has credit, awake or not.
+#[tokio::test]
+async fn a_reader_that_sleeps_holds_nothing_back() {
+    let (_, client) = memory(Settings::default()).await;
+    let mut sleeper = client.read("/queue/a").await;
+    sleeper.expect_nothing();
+    let mut reader = client.read("/queue/a").await;
+    let body = tokio::join!(reader.next(), client.send("/queue/a", "1")).0;
+    assert_eq!(text(&body.message), "1");
+    sleeper.expect_nothing();
+}

@@ -32,7 +32,8 @@ pub(crate) async fn an_answer_finds_the_one_who_asked(broker: Arc<dyn Broker>) {
 
 pub(crate) async fn a_reply_address_goes_with_its_owner(broker: Arc<dyn Broker>) {
     let client = Client::of(&broker).await;
-    let (reader, address) = asker(&client).await;
+    let (mut reader, address) = asker(&client).await;
+    reader.subscription.cancel(false).await.unwrap();
     drop(reader);
     assert!(!answer(&client, &address, "late").await.routed);
 }

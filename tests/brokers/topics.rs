@@ -110,8 +110,10 @@ pub(crate) async fn acknowledged_topics_have_queues_of_their_own(broker: Arc<dyn
     one.take("2").await;
     two.take("1").await;
     two.take("2").await;
-    drop(one);
-    drop(two);
+    for reader in [&mut one, &mut two] {
+        reader.subscription.cancel(false).await.unwrap();
+    }
+    drop((one, two));
     assert_eq!(client.publish(client.message("/topic/a/b", "3")).await, Ok(Outcome::UNROUTED));
 }
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 
 use super::queue::Queue;
-use super::topics::TopicIndex;
 use super::{own, read, write};
+use crate::broker::topics::TopicIndex;
 use crate::broker::{SharedSource, Subscriber};
 use crate::message::{Pattern, Text};
 

@@ -25,7 +25,6 @@ mod retained;
 mod settings;
 mod shelf;
 mod subscription;
-mod topics;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::time::Duration;

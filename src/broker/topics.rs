@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::own;
 use crate::message::{Pattern, Segment, Text, is_open_to_wildcards};
 
 /// Who listens where. `T` is cloned out, so that nothing is held while it is used.
@@ -61,7 +60,7 @@ impl<T: Clone> TopicIndex<T> {
     /// Lets `member` listen to `pattern` under a key of its own.
     pub(super) fn insert(&mut self, pattern: &Pattern, key: u64, member: T) {
         if pattern.is_literal() {
-            self.literals.entry(own(pattern.text())).or_default().insert(key, member);
+            self.literals.entry(Text::from(pattern.as_str())).or_default().insert(key, member);
             return;
         }
         if self.nodes.is_empty() {

@@ -1,0 +1,257 @@
+//! A dedicated subscription: a channel of its own, read only when it is polled, and opened again when it breaks.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::Stream;
+use lapin::message::Delivery as Arrival;
+use lapin::options::{BasicCancelOptions, BasicNackOptions, QueueDeleteOptions};
+use tokio::sync::oneshot;
+
+use super::connection::Seat;
+use super::ledger::{Ledger, Ledgers, begin};
+use super::properties;
+use super::source::{Reading, Recipe};
+use super::topology::Place;
+use crate::broker::{BrokerError, Event, Source, Subscription};
+use crate::message::{Delivery, DeliveryId, Message, PublishOptions, Settlement, Text};
+
+/// Somebody who waits for a channel to be closed waits no longer than this.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// A dedicated subscription.
+pub(super) struct Dedicated {
+    recipe: Arc<Recipe>,
+    seat: Arc<Seat>,
+    consumer: u64,
+    ledger: Arc<Ledger>,
+    ledgers: Arc<Ledgers>,
+    closings: Arc<Closings>,
+    phase: Phase,
+    gap: bool,
+    address: Option<Text>,
+}
+
+enum Phase {
+    Reading(Reading),
+    Opening(Pin<Box<dyn Future<Output = Result<Reading, BrokerError>> + Send>>),
+    /// It delivers no more, and its channel is kept for what is to be settled.
+    Cancelled(Option<Reading>),
+    Ended,
+}
+
+/// Channels that are being closed, by the queue that they read: whoever opens the queue next waits, so that what comes
+/// back to it is there first, and in order.
+#[derive(Default)]
+pub(super) struct Closings(Mutex<HashMap<String, Vec<oneshot::Receiver<()>>>>);
+
+impl Closings {
+    /// Comes back when no channel is being closed that read this queue.
+    pub(super) async fn settled(&self, queue: &str) {
+        let closing = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
+        for closed in closing.into_iter().flatten() {
+            // An error is that it is closed: the other half is only ever dropped.
+            let _ = tokio::time::timeout(CLOSING, closed).await;
+        }
+    }
+
+    fn add(&self, queue: &str) -> oneshot::Sender<()> {
+        let (sender, closed) = oneshot::channel();
+        let mut closings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_queue = closings.entry(queue.to_owned()).or_default();
+        of_queue.retain_mut(|closed| matches!(closed.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+        of_queue.push(closed);
+        sender
+    }
+
+    /// It is closed: forget the queue, unless somebody else is at it.
+    fn done(&self, queue: &str, closed: oneshot::Sender<()>) {
+        drop(closed);
+        let mut closings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_queue) = closings.get_mut(queue) {
+            of_queue.retain_mut(|closed| matches!(closed.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
+            if of_queue.is_empty() {
+                closings.remove(queue);
+            }
+        }
+    }
+}
+
+impl Dedicated {
+    /// Opens one; waits for the broker if need be.
+    pub(super) async fn open(
+        recipe: Recipe,
+        seat: Seat,
+        consumer: u64,
+        ledgers: &Arc<Ledgers>,
+        closings: &Arc<Closings>,
+    ) -> Result<Self, BrokerError> {
+        if let Some(queue) = &recipe.queue {
+            closings.settled(queue).await;
+        }
+        let (recipe, seat) = (Arc::new(recipe), Arc::new(seat));
+        let reading = open(Arc::clone(&recipe), Arc::clone(&seat), false).await?;
+        let address = matches!(recipe.source, Source::Reply).then(|| Text::from(reading.queue.as_str()));
+        let ledger = ledgers.open(consumer);
+        ledger.begin(reading.channel.clone());
+        let (ledgers, closings) = (Arc::clone(ledgers), Arc::clone(closings));
+        let phase = Phase::Reading(reading);
+        Ok(Dedicated { recipe, seat, consumer, ledger, ledgers, closings, phase, gap: false, address })
+    }
+
+    /// A message for the reader; `None` if it is only for the wider binding.
+    fn delivery(&mut self, arrival: Arrival, queue: &lapin::types::ShortString) -> Option<Delivery> {
+        let destination = self.recipe.destination(arrival.routing_key.as_str(), queue);
+        let tag = self.ledger.deliver(arrival.delivery_tag);
+        let id = DeliveryId { consumer: self.consumer, tag };
+        if !self.recipe.wants(&destination) {
+            self.ledgers.settle(&[id], Settlement::Accept);
+            return None;
+        }
+        let message = Message {
+            destination,
+            headers: properties::headers(&arrival.properties),
+            body: arrival.data.into(),
+            options: PublishOptions::default(),
+        };
+        Some(Delivery {
+            message: Arc::new(message),
+            id: Some(id),
+            redelivered: arrival.redelivered,
+            gap: std::mem::take(&mut self.gap),
+        })
+    }
+
+    /// What follows when deliveries end: the subscription is opened again, unless the broker has ended it.
+    fn broken(&mut self, cancelled: bool) -> Event {
+        let phase = std::mem::replace(&mut self.phase, Phase::Ended);
+        self.ledger.void();
+        if self.seat.line().connector().is_closed() {
+            return Event::Ended(BrokerError::Unavailable);
+        }
+        if let Phase::Reading(reading) = &phase
+            && cancelled
+            && reading.channel.status().connected()
+            && reading.live.is_up()
+        {
+            let place = match &self.recipe.source {
+                Source::Queue(name) => Some(Place::Queue(name.clone())),
+                Source::ExistingQueue(name) => Some(Place::ExistingQueue(name.clone())),
+                _ => None,
+            };
+            if let Some(place) = place {
+                self.recipe.topology.forget(&place);
+            }
+            let what = format!("{} (it was deleted, or the broker cancelled its consumer)", self.recipe.what());
+            return Event::Ended(BrokerError::NotFound(what));
+        }
+        self.phase = Phase::Opening(Box::pin(open(Arc::clone(&self.recipe), Arc::clone(&self.seat), true)));
+        Event::Interrupted
+    }
+}
+
+/// Opens until it works, or the broker says why not.
+async fn open(recipe: Arc<Recipe>, seat: Arc<Seat>, again: bool) -> Result<Reading, BrokerError> {
+    let mut attempt = 0;
+    loop {
+        let live = seat.line().up().await?;
+        match recipe.open(live).await {
+            Ok(reading) => return Ok(reading),
+            Err(BrokerError::Unavailable) => {}
+            // The broker has not noticed yet that the old connection, which held the queue, is gone.
+            Err(BrokerError::InUse(_) | BrokerError::Rejected(_)) if again => {}
+            Err(refused) => return Err(refused),
+        }
+        attempt += 1;
+        seat.line().connector().pause(attempt).await;
+    }
+}
+
+#[async_trait]
+impl Subscription for Dedicated {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            match &mut self.phase {
+                Phase::Reading(reading) => match ready!(Pin::new(&mut reading.consumer).poll_next(context)) {
+                    Some(Ok(arrival)) => {
+                        let queue = reading.queue.clone();
+                        if let Some(delivery) = self.delivery(arrival, &queue) {
+                            return Poll::Ready(Event::Delivery(delivery));
+                        }
+                    }
+                    Some(Err(_)) => return Poll::Ready(self.broken(false)),
+                    None => return Poll::Ready(self.broken(true)),
+                },
+                Phase::Opening(opening) => match ready!(opening.as_mut().poll(context)) {
+                    Ok(reading) => {
+                        self.ledger.begin(reading.channel.clone());
+                        self.phase = Phase::Reading(reading);
+                        self.gap = self.recipe.is_transient();
+                        return Poll::Ready(Event::Restored);
+                    }
+                    Err(refused) => {
+                        self.phase = Phase::Ended;
+                        return Poll::Ready(Event::Ended(refused));
+                    }
+                },
+                Phase::Cancelled(_) | Phase::Ended => return Poll::Pending,
+            }
+        }
+    }
+
+    async fn cancel(&mut self, delete: bool) -> Result<(), BrokerError> {
+        if let Phase::Reading(reading) = &mut self.phase {
+            // An error is that the connection is gone, and the consumer with it.
+            let _ = reading.channel.basic_cancel(reading.consumer.tag(), BasicCancelOptions::default()).await;
+            // What lapin has and nobody has been given goes back.
+            while let Poll::Ready(Some(Ok(arrival))) =
+                Pin::new(&mut reading.consumer).poll_next(&mut Context::from_waker(Waker::noop()))
+            {
+                let options = BasicNackOptions { multiple: false, requeue: true };
+                begin(reading.channel.basic_nack(arrival.delivery_tag, options));
+            }
+            if self.recipe.is_transient() {
+                // It goes by itself, but a little later; so what follows UNSUBSCRIBE finds it gone.
+                let _ = reading.channel.queue_delete(reading.queue.clone(), QueueDeleteOptions::default()).await;
+            }
+        }
+        self.phase = match std::mem::replace(&mut self.phase, Phase::Ended) {
+            Phase::Reading(reading) => Phase::Cancelled(Some(reading)),
+            _ => Phase::Cancelled(None),
+        };
+        if let (true, Source::Durable(name, _), Some(queue)) = (delete, &self.recipe.source, &self.recipe.queue) {
+            self.recipe.topology.delete_durable(queue, &name.name).await?;
+        }
+        Ok(())
+    }
+
+    fn reply_address(&self) -> Option<&Text> {
+        self.address.as_ref()
+    }
+}
+
+impl Drop for Dedicated {
+    fn drop(&mut self) {
+        self.ledgers.close(self.consumer);
+        let (Phase::Reading(reading) | Phase::Cancelled(Some(reading))) =
+            std::mem::replace(&mut self.phase, Phase::Ended)
+        else {
+            return;
+        };
+        // Without a runtime lapin closes the channel when its last handle goes; only nobody waits for it.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let queue = reading.queue.to_string();
+        let closing = self.closings.add(&queue);
+        let (closings, seat) = (Arc::clone(&self.closings), Arc::clone(&self.seat));
+        runtime.spawn(async move {
+            let _ = reading.channel.close(200, "done".into()).await; // it may be gone already
+            closings.done(&queue, closing);
+            drop((reading, seat));
+        });
+    }
+}

@@ -1,0 +1,43 @@
+//! RabbitMQ, or another AMQP 0-9-1 broker, by [lapin].
+//!
+//! ```text
+//! SEND ───────────► publisher: a few confirm channels ──────────────► exchange or queue      connection 1
+//! /topic ◄── match ◄── shared: a few exclusive queues, many bindings ◄── topic exchange      connection 2
+//! /queue, acks ◄────── dedicated: one channel for each subscription ◄── its queue            connections 3…
+//! ```
+//!
+//! The broker sees a handful of connections however many clients there are. Publishing and consuming have connections
+//! of their own: a broker that blocks publishers (`connection.blocked`) stops everything that lapin writes, acks too.
+//! lapin's own recovery stays off; `connection.rs` reconnects, and each part brings back what it had.
+//!
+//! [lapin]: https://docs.rs/lapin
+
+mod settings;
+
+#[cfg(feature = "amqp")]
+mod connection;
+#[cfg(feature = "amqp")]
+mod dedicated;
+#[cfg(feature = "amqp")]
+mod errors;
+#[cfg(feature = "amqp")]
+mod ledger;
+#[cfg(feature = "amqp")]
+mod link;
+#[cfg(feature = "amqp")]
+mod names;
+#[cfg(feature = "amqp")]
+mod properties;
+#[cfg(feature = "amqp")]
+mod publisher;
+#[cfg(feature = "amqp")]
+mod shared;
+#[cfg(feature = "amqp")]
+mod source;
+#[cfg(feature = "amqp")]
+mod topology;
+
+pub use settings::{Settings, Uri};
+
+#[cfg(feature = "amqp")]
+pub use link::{Amqp, ConnectError, connect};

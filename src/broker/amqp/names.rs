@@ -1,0 +1,138 @@
+//! From topics to routing keys and back, and the names of our own queues and exchanges.
+
+use std::fmt::Write as _;
+
+use crate::broker::BrokerError;
+use crate::message::{DurableName, Pattern, Segment, Text, decode};
+
+/// The exchange of what is sent to users.
+pub(super) const USER_EXCHANGE: &str = "stompgate.user";
+/// Names of reply queues begin so.
+pub(super) const REPLY: &str = "stompgate.reply.";
+
+/// The routing key of a concrete topic.
+pub(super) fn routing_key(name: &Pattern) -> Result<String, BrokerError> {
+    let mut key = String::with_capacity(name.as_str().len());
+    for (index, segment) in name.as_str().split('/').enumerate() {
+        push(&mut key, index, &plain(segment)?);
+    }
+    Ok(key)
+}
+
+/// The binding key of a topic or a pattern. It may stand for more than the pattern: what comes is matched again.
+pub(super) fn binding_key(pattern: &Pattern) -> Result<String, BrokerError> {
+    let mut key = String::with_capacity(pattern.as_str().len());
+    for (index, segment) in pattern.segments().enumerate() {
+        match segment {
+            Segment::One | Segment::Glob(_) => push(&mut key, index, "*"),
+            Segment::Many => push(&mut key, index, "#"),
+            Segment::Literal(literal) => {
+                let text = plain(literal)?;
+                if matches!(&*text, "*" | "#") {
+                    return Err(inexpressible(&text));
+                }
+                push(&mut key, index, &text);
+            }
+        }
+    }
+    Ok(key)
+}
+
+/// The topic of a routing key.
+pub(super) fn topic(routing_key: &str) -> Pattern {
+    Pattern::name(routing_key.split('.'))
+}
+
+/// What stands for a user in keys and in the index: a segment that no name of a user leaves.
+pub(super) fn user_segment(user: &str) -> String {
+    base64url(user.as_bytes())
+}
+
+/// The name, in the index of what is sent to users, of `name` for this user.
+pub(super) fn of_user(user: &str, name: &Pattern) -> Pattern {
+    Pattern::canonical(format!("{}/{name}", user_segment(user)))
+}
+
+/// The queue of a durable subscription; its exchange has the same name.
+pub(super) fn durable(name: &DurableName) -> String {
+    let parts = [&name.user, &name.client, &name.name].map(|part| base64url(part.as_bytes()));
+    format!("stompgate.durable.{}", parts.join("."))
+}
+
+/// A name that nobody else has or guesses: 128 random bits.
+pub(super) fn random(prefix: &str) -> Result<String, BrokerError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| BrokerError::Unavailable)?;
+    Ok(format!("{prefix}{}", base64url(&bytes)))
+}
+
+/// `%XX` decoded; a dot would be a separator.
+fn plain(segment: &str) -> Result<Text, BrokerError> {
+    let text = decode(segment).unwrap_or_default();
+    if text.contains('.') { Err(inexpressible(&text)) } else { Ok(Text::from(&*text)) }
+}
+
+fn inexpressible(segment: &str) -> BrokerError {
+    let what = format!("the segment {segment:?} of a topic");
+    BrokerError::Unsupported { what, why: "on AMQP a dot separates segments, and * and # are wildcards".to_owned() }
+}
+
+fn push(key: &mut String, index: usize, segment: &str) {
+    let separator = if index == 0 { "" } else { "." };
+    let _ = write!(key, "{separator}{segment}"); // writing to a String cannot fail
+}
+
+/// RFC 4648, section 5, without padding.
+fn base64url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let [a, b, c] = [0, 1, 2].map(|index| u32::from(chunk.get(index).copied().unwrap_or_default()));
+        let bits = a << 16 | b << 8 | c;
+        for index in 0..=chunk.len() {
+            text.push(char::from(ALPHABET[(bits >> (18 - 6 * index) & 63) as usize]));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_rfc() {
+        for (plain, encoded) in
+            [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foob", "Zm9vYg"), ("ä?>", "w6Q_Pg")]
+        {
+            assert_eq!(base64url(plain.as_bytes()), encoded);
+        }
+    }
+
+    #[test]
+    fn a_topic_comes_back_from_its_key() {
+        for name in ["a", "a/b", "a%2Fb/c", "%2A/%23", "a//b", "50%25"] {
+            let name = Pattern::canonical(name);
+            assert_eq!(topic(&routing_key(&name).unwrap()), name);
+        }
+        assert_eq!(routing_key(&Pattern::canonical("a/b")).unwrap(), "a.b");
+    }
+
+    #[test]
+    fn a_binding_is_never_narrower_than_its_pattern() {
+        assert_eq!(binding_key(&Pattern::canonical("a/+/#/b*")).unwrap(), "a.*.#.*");
+    }
+
+    #[test]
+    fn what_amqp_cannot_express_is_refused() {
+        assert!(routing_key(&Pattern::canonical("a%2Eb")).is_err());
+        assert!(binding_key(&Pattern::canonical("a/%2A")).is_err());
+    }
+
+    #[test]
+    fn durable_names_do_not_run_together() {
+        let name =
+            |user: &str, client: &str| DurableName { user: user.into(), client: client.into(), name: "sub-0".into() };
+        assert_ne!(durable(&name("a", "b.c")), durable(&name("a.b", "c")));
+    }
+}

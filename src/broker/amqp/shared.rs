@@ -1,0 +1,343 @@
+//! Plain topic subscriptions: a few exclusive queues with many bindings, and one match for each message.
+//!
+//! Each pattern belongs to one of the queues, by its hash, and is bound and matched there only. A binding stays for a
+//! while when its last reader goes, so that a page that is loaded again costs the broker nothing.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::Stream;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{FieldTable, ShortString};
+use lapin::{Channel, Consumer};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::connection::{Line, Live};
+use super::errors::{channel_error, short, told};
+use super::ledger::begin;
+use super::names::{self, USER_EXCHANGE};
+use super::properties;
+use super::settings::Settings;
+use super::topology::{Place, Topology};
+use crate::broker::topics::TopicIndex;
+use crate::broker::{BrokerError, Shared, SharedSource, Subscriber};
+use crate::message::{Destination, Message, Pattern, PublishOptions};
+
+/// So many messages are passed on before one acknowledgement for all of them.
+const BATCH: usize = 200;
+
+/// All shared subscriptions of a link.
+pub(super) struct SharedQueues(Vec<Arc<Shard>>);
+
+/// One queue and what is read through it.
+struct Shard {
+    line: Arc<Line>,
+    topology: Arc<Topology>,
+    exchange: ShortString,
+    prefetch: u16,
+    linger: Duration,
+    index: Mutex<Index>,
+    open: watch::Sender<Option<Open>>,
+}
+
+/// The queue as it is now.
+#[derive(Clone)]
+struct Open {
+    channel: Channel,
+    queue: ShortString,
+}
+
+#[derive(Default)]
+struct Index {
+    next: u64,
+    topics: TopicIndex<Arc<dyn Subscriber>>,
+    users: TopicIndex<Arc<dyn Subscriber>>,
+    bindings: HashMap<Binding, Bound>,
+}
+
+/// What the queue is bound to.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Binding {
+    users: bool,
+    key: ShortString,
+}
+
+struct Bound {
+    readers: usize,
+    /// Since when there are none.
+    idle: Option<Instant>,
+}
+
+/// Keeps a shared subscription open.
+struct Guard {
+    shard: Arc<Shard>,
+    binding: Binding,
+    pattern: Pattern,
+    key: u64,
+}
+
+impl SharedQueues {
+    /// Starts the tasks. They end with the line.
+    pub(super) fn start(
+        settings: &Settings,
+        exchange: &ShortString,
+        line: &Arc<Line>,
+        topology: &Arc<Topology>,
+    ) -> Self {
+        let start = |_| {
+            let shard = Arc::new(Shard {
+                line: Arc::clone(line),
+                topology: Arc::clone(topology),
+                exchange: exchange.clone(),
+                prefetch: settings.shared_prefetch,
+                linger: settings.linger,
+                index: Mutex::default(),
+                open: watch::Sender::new(None),
+            });
+            tokio::spawn(Arc::clone(&shard).run());
+            shard
+        };
+        SharedQueues((0..settings.shared_queues.max(1)).map(start).collect())
+    }
+
+    /// Opens a shared subscription; waits for the broker if need be.
+    pub(super) async fn share(
+        &self,
+        source: SharedSource,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<Box<dyn Shared>, BrokerError> {
+        let (users, pattern) = match source {
+            SharedSource::Topic(pattern) => (false, pattern),
+            SharedSource::User { user, name } => (true, names::of_user(&user, &name)),
+        };
+        let key = short(&names::binding_key(&pattern)?, "the topic")?;
+        let mut hasher = DefaultHasher::new();
+        pattern.hash(&mut hasher);
+        let shard = usize::try_from(hasher.finish() % self.0.len() as u64).unwrap_or_default();
+        let guard = Guard::register(&self.0[shard], Binding { users, key }, pattern, subscriber);
+        guard.bind().await?;
+        Ok(Box::new(guard))
+    }
+}
+
+impl Guard {
+    fn register(shard: &Arc<Shard>, binding: Binding, pattern: Pattern, subscriber: Arc<dyn Subscriber>) -> Self {
+        let mut index = shard.index();
+        let key = index.next;
+        index.next += 1;
+        let bound = index.bindings.entry(binding.clone()).or_insert(Bound { readers: 0, idle: None });
+        (bound.readers, bound.idle) = (bound.readers + 1, None);
+        index.of(binding.users).insert(&pattern, key, subscriber);
+        drop(index);
+        Guard { shard: Arc::clone(shard), binding, pattern, key }
+    }
+
+    /// Comes back when the queue is bound. (Twice costs the broker next to nothing.)
+    async fn bind(&self) -> Result<(), BrokerError> {
+        let mut attempt = 0;
+        loop {
+            let open = self.shard.open().await?;
+            match self.shard.bind(&open, &self.binding, false).await {
+                Ok(()) => return Ok(()),
+                Err(error) if channel_error(&error).is_some() => {
+                    return Err(told(&error, &format!("the topic {}", self.pattern)));
+                }
+                Err(_) => {}
+            }
+            attempt += 1;
+            self.shard.line.connector().pause(attempt).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Shared for Guard {
+    async fn replay(&self, _: u64) -> Result<(), BrokerError> {
+        Ok(()) // nothing is retained
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut index = self.shard.index();
+        let gone = index.of(self.binding.users).remove(&self.pattern, self.key);
+        if let Some(bound) = index.bindings.get_mut(&self.binding) {
+            bound.readers -= 1;
+            bound.idle = (bound.readers == 0).then(Instant::now);
+        }
+        drop(index);
+        drop(gone); // its end is no business of our lock
+    }
+}
+
+impl Shard {
+    async fn run(self: Arc<Self>) {
+        let mut attempt = 0;
+        let mut first = true;
+        while let Ok(live) = self.line.up().await {
+            match self.begin(&live).await {
+                Ok((open, mut consumer)) => {
+                    attempt = 0;
+                    if !std::mem::take(&mut first) {
+                        self.everybody().iter().for_each(|subscriber| subscriber.restored());
+                    }
+                    self.open.send_replace(Some(open.clone()));
+                    self.read(&open.channel, &open.queue, &mut consumer).await;
+                    self.open.send_replace(None);
+                }
+                Err(error) => {
+                    warn!(%error, "the queue of the topic subscriptions cannot be opened");
+                    attempt += 1;
+                    self.line.connector().pause(attempt).await;
+                }
+            }
+        }
+        self.everybody().iter().for_each(|subscriber| subscriber.ended(&BrokerError::Unavailable));
+    }
+
+    /// Makes the queue with all its bindings. It has a new name each time, because the broker may not have noticed yet
+    /// that the connection is gone that had the old one to itself.
+    async fn begin(&self, live: &Live) -> Result<(Open, Consumer), BrokerError> {
+        let none = FieldTable::default();
+        self.topology.ensure(&Place::UserExchange, &none).await?;
+        let topics = Place::Exchange(self.exchange.as_str().into());
+        self.topology.ensure(&topics, &none).await?;
+        let queue = short(&names::random("stompgate.shared.")?, "the name of the queue")?;
+        let begun = async {
+            let channel = live.channel().await?;
+            channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+            let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+            channel.queue_declare(queue.clone(), options, none.clone()).await?;
+            let open = Open { channel: channel.clone(), queue: queue.clone() };
+            let bindings: Vec<_> = self.index().bindings.keys().cloned().collect();
+            for binding in &bindings {
+                self.bind(&open, binding, true).await?;
+            }
+            // Answered when all that was sent before is done.
+            let options = BasicConsumeOptions::default();
+            let consumer = channel.basic_consume(queue.clone(), ShortString::default(), options, none.clone()).await?;
+            Ok((open, consumer))
+        };
+        begun.await.map_err(|error: lapin::Error| told(&error, "the queue of the topic subscriptions"))
+    }
+
+    /// Passes on what comes, until the channel breaks.
+    async fn read(&self, channel: &Channel, queue: &ShortString, consumer: &mut Consumer) {
+        let mut tick = tokio::time::interval((self.linger / 2).max(Duration::from_millis(50)));
+        loop {
+            tokio::select! {
+                biased;
+                last = self.pass_on(consumer) => {
+                    let Some(tag) = last else { return };
+                    begin(channel.basic_ack(tag, BasicAckOptions { multiple: true }));
+                    tokio::task::yield_now().await;
+                }
+                _ = tick.tick() => self.unbind_idle(channel, queue),
+                () = self.line.connector().closed() => return,
+            }
+        }
+    }
+
+    /// Passes on what is there, and returns the tag of the last; `None` when nothing comes any more.
+    async fn pass_on(&self, consumer: &mut Consumer) -> Option<u64> {
+        poll_fn(|context| {
+            let mut last = None;
+            for _ in 0..BATCH {
+                match Pin::new(&mut *consumer).poll_next(context) {
+                    Poll::Ready(Some(Ok(delivery))) => {
+                        last = Some(delivery.delivery_tag);
+                        self.deliver(delivery);
+                    }
+                    Poll::Ready(_) => return Poll::Ready(None),
+                    Poll::Pending if last.is_none() => return Poll::Pending,
+                    Poll::Pending => break,
+                }
+            }
+            Poll::Ready(last)
+        })
+        .await
+    }
+
+    fn deliver(&self, delivery: Delivery) {
+        let users = delivery.exchange.as_str() == USER_EXCHANGE;
+        let topic = names::topic(delivery.routing_key.as_str());
+        let mut found = Vec::new();
+        self.index().of(users).find(&topic, &mut found);
+        if found.is_empty() {
+            return; // the binding is wider than the pattern, or lingers
+        }
+        let destination = match topic.as_str().split_once('/') {
+            Some((_, name)) if users => Destination::User { user: None, name: Pattern::canonical(name.to_owned()) },
+            _ => Destination::Topic(topic),
+        };
+        let message = Arc::new(Message {
+            destination,
+            headers: properties::headers(&delivery.properties),
+            body: delivery.data.into(),
+            options: PublishOptions::default(),
+        });
+        for subscriber in found {
+            subscriber.deliver(&message);
+        }
+    }
+
+    async fn bind(&self, open: &Open, binding: &Binding, nowait: bool) -> Result<(), lapin::Error> {
+        let exchange = self.exchange_of(binding);
+        let (options, none) = (QueueBindOptions { nowait }, FieldTable::default());
+        open.channel.queue_bind(open.queue.clone(), exchange, binding.key.clone(), options, none).await
+    }
+
+    fn unbind_idle(&self, channel: &Channel, queue: &ShortString) {
+        let mut index = self.index();
+        let over = |bound: &Bound| bound.idle.is_some_and(|since| since.elapsed() >= self.linger);
+        // Handed over to lapin under the lock: so whoever binds again comes after this on the channel.
+        index.bindings.retain(|binding, bound| {
+            let is_over = over(bound);
+            if is_over {
+                let exchange = self.exchange_of(binding);
+                begin(channel.queue_unbind(queue.clone(), exchange, binding.key.clone(), FieldTable::default()));
+            }
+            !is_over
+        });
+    }
+
+    fn exchange_of(&self, binding: &Binding) -> ShortString {
+        if binding.users { ShortString::try_new(USER_EXCHANGE).unwrap_or_default() } else { self.exchange.clone() }
+    }
+
+    /// The queue, when it is open. `Err` when the broker is closed.
+    async fn open(&self) -> Result<Open, BrokerError> {
+        let mut open = self.open.subscribe();
+        tokio::select! {
+            biased;
+            () = self.line.connector().closed() => Err(BrokerError::Unavailable),
+            open = open.wait_for(Option::is_some) => {
+                open.ok().and_then(|open| open.clone()).ok_or(BrokerError::Unavailable)
+            }
+        }
+    }
+
+    fn everybody(&self) -> Vec<Arc<dyn Subscriber>> {
+        let index = self.index();
+        index.topics.all().chain(index.users.all()).cloned().collect()
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    fn of(&mut self, users: bool) -> &mut TopicIndex<Arc<dyn Subscriber>> {
+        if users { &mut self.users } else { &mut self.topics }
+    }
+}
