@@ -83,6 +83,7 @@ struct Guard {
     binding: Binding,
     pattern: Pattern,
     key: u64,
+    subscriber: Arc<dyn Subscriber>,
 }
 
 impl SharedQueues {
@@ -136,9 +137,9 @@ impl Guard {
         index.next += 1;
         let bound = index.bindings.entry(binding.clone()).or_insert(Bound { readers: 0, idle: None });
         (bound.readers, bound.idle) = (bound.readers + 1, None);
-        index.of(binding.users).insert(&pattern, key, subscriber);
+        index.of(binding.users).insert(&pattern, key, Arc::clone(&subscriber));
         drop(index);
-        Guard { shard: Arc::clone(shard), binding, pattern, key }
+        Guard { shard: Arc::clone(shard), binding, pattern, key, subscriber }
     }
 
     /// Comes back when the queue is bound. (Twice costs the broker next to nothing.)
@@ -161,8 +162,9 @@ impl Guard {
 
 #[async_trait]
 impl Shared for Guard {
-    async fn replay(&self, _: u64) -> Result<(), BrokerError> {
-        Ok(()) // nothing is retained
+    async fn replay(&self, reader: u64) -> Result<(), BrokerError> {
+        self.subscriber.replayed(reader); // nothing is retained
+        Ok(())
     }
 }
 
