@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::auth::authenticator;
-use crate::broker::{self, Broker};
+use crate::broker::{self, Broker, LinkState};
 use crate::config::Config;
 use crate::server::{Parts, Server, Services};
 
@@ -55,6 +56,11 @@ impl Gateway {
     /// What a client connects to, such as `ws://127.0.0.1:8080/ws`.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Whether the broker can be used, and every change of that.
+    pub fn broker_state(&self) -> watch::Receiver<LinkState> {
+        self.broker.state()
     }
 
     /// Clients that are connected.

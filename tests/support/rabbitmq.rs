@@ -37,7 +37,8 @@ wait
 pub(crate) struct RabbitMq {
     folder: PathBuf,
     name: String,
-    port: u16,
+    /// Where it takes connections.
+    pub(crate) port: u16,
     internal_ports: [u16; 2],
     running: Option<Child>,
 }
