@@ -1,7 +1,7 @@
 //! A RabbitMQ of the tests' own, from Debian's package: own node name, ports, folder and epmd.
 //!
-//! A shell stands between: it starts the node and ends it, by its process id, when its standard input ends. So the node
-//! goes with the tests, however these end. Where RabbitMQ is missing, that is an error: `tests/run` installs it.
+//! `rabbitmq.sh` stands between: it ends the node when the tests end, however these end. Where RabbitMQ is missing, that
+//! is an error: `tests/run` installs it.
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
@@ -13,25 +13,14 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep};
 
-/// Below the wrapper that Debian puts in /usr/sbin, which insists on its own user and folders.
+/// What `rabbitmq.sh` runs.
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CONTROL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 /// Erlang is slow to start, and more so on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-const SCRIPT: &str = r#"
-cd "$1" || exit 1
-epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 </dev/null >/dev/null 2>&1 &
-epmd=$!
-"$2" </dev/null >server.log 2>&1 &
-node=$!
-echo "$node"
-cat >/dev/null
-kill -9 "$node"
-kill "$epmd"
-wait
-[ -e keep ] || rm -rf "$1"
-"#;
+/// It is given to `sh -c`: a test program may be run from anywhere.
+const SCRIPT: &str = include_str!("rabbitmq.sh");
 
 /// A node of RabbitMQ. Dropping it ends it and removes its data.
 pub(crate) struct RabbitMq {
@@ -43,6 +32,17 @@ pub(crate) struct RabbitMq {
     running: Option<Child>,
 }
 
+/// What a node is started with.
+#[derive(Default)]
+pub(crate) struct Setup {
+    /// Names, with commas between them.
+    pub(crate) plugins: &'static str,
+    /// Lines of `rabbitmq.conf`.
+    pub(crate) configuration: String,
+    /// Users, virtual hosts and permissions, in JSON.
+    pub(crate) definitions: String,
+}
+
 /// The one that all tests of this program share.
 pub(crate) async fn shared() -> &'static RabbitMq {
     static NODE: OnceCell<RabbitMq> = OnceCell::const_new();
@@ -52,15 +52,26 @@ pub(crate) async fn shared() -> &'static RabbitMq {
 impl RabbitMq {
     /// A node with nothing in it.
     pub(crate) async fn start() -> RabbitMq {
+        Self::start_with(&Setup::default()).await
+    }
+
+    /// A node that is set up for something.
+    pub(crate) async fn start_with(setup: &Setup) -> RabbitMq {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(Path::new(SERVER).exists(), "{SERVER} is missing; tests/run installs the package rabbitmq-server");
         let name = format!("stompgate-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(&folder).unwrap();
         let [port, distribution, epmd] = free_ports();
-        let config = format!("listeners.tcp.1 = 127.0.0.1:{port}\nlog.file.level = warning\n");
+        let mut config = format!("listeners.tcp.1 = 127.0.0.1:{port}\nlog.file.level = warning\n");
+        config.push_str(&setup.configuration);
+        if !setup.definitions.is_empty() {
+            let file = folder.join("definitions.json");
+            std::fs::write(&file, &setup.definitions).unwrap();
+            config = format!("{config}load_definitions = {}\n", file.display());
+        }
         std::fs::write(folder.join("rabbitmq.conf"), config).unwrap();
-        std::fs::write(folder.join("enabled_plugins"), "[].\n").unwrap();
+        std::fs::write(folder.join("enabled_plugins"), format!("[{}].\n", setup.plugins)).unwrap();
         let mut node = RabbitMq { folder, name, port, internal_ports: [distribution, epmd], running: None };
         node.run().await;
         node
@@ -68,7 +79,12 @@ impl RabbitMq {
 
     /// Where it takes connections.
     pub(crate) fn uri(&self) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+        self.uri_of("%2f")
+    }
+
+    /// Where it takes connections to one of its virtual hosts.
+    pub(crate) fn uri_of(&self, virtual_host: &str) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/{virtual_host}", self.port)
     }
 
     /// Ends it as a power failure does; its data stays.
@@ -82,24 +98,9 @@ impl RabbitMq {
         let _ = std::fs::remove_file(self.folder.join("keep"));
         let [distribution, epmd] = self.internal_ports;
         let mut command = Command::new("sh");
-        command.args(["-c", SCRIPT, "sh"]).arg(&self.folder).arg(SERVER);
+        command.args(["-c", SCRIPT, "sh"]).arg(&self.folder).arg(&self.name);
+        command.args([distribution, epmd].map(|port| port.to_string()));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        for (variable, file) in [
-            ("HOME", "."),
-            ("RABBITMQ_MNESIA_BASE", "data"),
-            ("RABBITMQ_LOG_BASE", "log"),
-            ("RABBITMQ_ENABLED_PLUGINS_FILE", "enabled_plugins"),
-            ("RABBITMQ_CONFIG_FILE", "rabbitmq.conf"),
-        ] {
-            command.env(variable, self.folder.join(file));
-        }
-        command.env("RABBITMQ_NODENAME", format!("{}@localhost", self.name));
-        command.env("RABBITMQ_DIST_PORT", distribution.to_string());
-        command.env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
-        command.env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 2:2");
-        command.env("ERL_EPMD_PORT", epmd.to_string()).env("ERL_EPMD_ADDRESS", "127.0.0.1");
-        // So that the script replaces itself by Erlang's machine, and its process id is the node's.
-        command.env("RUNNING_UNDER_SYSTEMD", "true");
         let mut child = command.spawn().unwrap();
         let mut process = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut process).unwrap();
@@ -137,6 +138,21 @@ impl Drop for RabbitMq {
         self.end();
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+/// Definitions of virtual hosts, and of users with the passcode `guest` who may do everything in all of them.
+#[allow(dead_code, reason = "not every program that shares this file needs so many")]
+pub(crate) fn definitions(virtual_hosts: &[String], users: &[&str]) -> String {
+    let list = |items: Vec<String>| items.join(", ");
+    let all_users =
+        users.iter().map(|user| format!(r#"{{"name": "{user}", "password": "guest", "tags": ["administrator"]}}"#));
+    let hosts = virtual_hosts.iter().map(|host| format!(r#"{{"name": "{host}"}}"#));
+    let permissions = virtual_hosts.iter().flat_map(|host| {
+        let everything = r#""configure": ".*", "write": ".*", "read": ".*""#;
+        users.iter().map(move |user| format!(r#"{{"user": "{user}", "vhost": "{host}", {everything}}}"#))
+    });
+    let [users, hosts, permissions] = [list(all_users.collect()), list(hosts.collect()), list(permissions.collect())];
+    format!(r#"{{"users": [{users}], "vhosts": [{hosts}], "permissions": [{permissions}]}}"#)
 }
 
 /// Ports that nobody listens on.
