@@ -22,7 +22,8 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
 class Gateway:
-    def __init__(self):
+    def __init__(self, settings=None):
+        self.settings = {**SETTINGS, **(settings or {})}
         self.port = 0
         self.process = None
         self.log = []
@@ -35,7 +36,7 @@ class Gateway:
         listen = {"STOMPGATE_SERVER__LISTEN": f"127.0.0.1:{self.port}"}
         self.process = subprocess.Popen(
             [BINARY],
-            env={**own_environment(), **SETTINGS, **listen},
+            env={**own_environment(), **self.settings, **listen},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
