@@ -2,6 +2,8 @@
 //!
 //! Alone in its program, because it watches the memory of the whole process.
 
+#[path = "conversations/peer/memory.rs"]
+mod peer;
 #[expect(dead_code, reason = "this conversation is a rough one")]
 #[path = "conversations/support/mod.rs"]
 mod support;

@@ -1,8 +1,6 @@
 //! ACK and NACK in the three modes and the three versions (contract, §3).
 
-use stompgate::gateway::Gateway;
-
-use crate::support::{Client, gateway};
+use crate::support::{Client, Gateway, gateway};
 
 /// Puts `count` messages, `1` and so on, into a queue.
 async fn fill(gateway: &Gateway, queue: &str, count: usize) {
@@ -13,21 +11,15 @@ async fn fill(gateway: &Gateway, queue: &str, count: usize) {
     client.disconnect().await;
 }
 
-/// What the queue still holds once `client` is gone.
-async fn left(gateway: &Gateway, client: Client, queue: &str) -> Vec<String> {
+/// The queue still holds these once `client` is gone, and nothing else.
+async fn expect_left(gateway: &Gateway, client: Client, queue: &str, expected: &[&str]) {
     client.vanish();
     let mut reader = Client::connect(gateway, "1.2").await;
     crate::support::until("the other session to end", || gateway.connections() == 1).await;
     reader.send(format!("SUBSCRIBE\nid:left\ndestination:/queue/{queue}\nack:client")).await;
-    let end = reader.asks("SEND\ndestination:/topic/nobody-listens-here\n\n").await;
-    let mut bodies = Vec::new();
-    loop {
-        let frame = reader.expect_any().await;
-        if frame.maybe("receipt-id") == Some(&end) {
-            return bodies;
-        }
-        bodies.push(frame.of("MESSAGE").body());
-    }
+    assert_eq!(reader.bodies(expected.len()).await, expected);
+    reader.send(format!("SEND\ndestination:/queue/{queue}\n\nend")).await;
+    reader.expect("MESSAGE").await.saying("end");
 }
 
 /// Subscribes 0 to `/queue/a` in this mode, and takes three messages: what ACK names of each.
@@ -53,7 +45,7 @@ async fn client_is_cumulative_in_every_version() {
         let mut client = Client::connect(&gateway, version).await;
         let names = take_three(&mut client, version, "client").await;
         client.does(&format!("ACK\n{}", names[1])).await;
-        assert_eq!(left(&gateway, client, "a").await, ["3"], "{version}");
+        expect_left(&gateway, client, "a", &["3"]).await;
     }
 }
 
@@ -65,7 +57,7 @@ async fn client_individual_is_one_message_in_every_version() {
         let mut client = Client::connect(&gateway, version).await;
         let names = take_three(&mut client, version, "client-individual").await;
         client.does(&format!("ACK\n{}", names[1])).await;
-        assert_eq!(left(&gateway, client, "a").await, ["1", "3"], "{version}");
+        expect_left(&gateway, client, "a", &["1", "3"]).await;
     }
 }
 
@@ -81,7 +73,7 @@ async fn cumulative_acks_stay_within_their_subscription() {
     client.expect("MESSAGE").await;
     let last = client.expect("MESSAGE").await.with("subscription", "b").get("ack");
     client.does(&format!("ACK\nid:{last}")).await;
-    assert_eq!(left(&gateway, client, "a").await, ["1", "2"]);
+    expect_left(&gateway, client, "a", &["1", "2"]).await;
 }
 
 #[tokio::test]
@@ -117,7 +109,7 @@ async fn without_an_ack_header_the_mode_is_auto() {
     client.send("SUBSCRIBE\nid:0\ndestination:/queue/a").await;
     client.expect("MESSAGE").await;
     client.expect_nothing().await;
-    assert!(left(&gateway, client, "a").await.is_empty());
+    expect_left(&gateway, client, "a", &[]).await;
 }
 
 #[tokio::test]
@@ -144,7 +136,7 @@ async fn a_delivery_stays_ackable_after_unsubscribe() {
     client.does(&format!("ACK\n{}", names[0])).await.without("settled");
     client.does(&format!("NACK\n{}\nrequeue:false", names[1])).await;
     client.expect_nothing().await;
-    assert_eq!(left(&gateway, client, "a").await, ["3"]);
+    expect_left(&gateway, client, "a", &["3"]).await;
 }
 
 #[tokio::test]

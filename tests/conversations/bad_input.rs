@@ -1,9 +1,7 @@
 //! Input that is against a rule: its ERROR, its close code, and nobody else notices (contract, §6).
 
-use stompgate::gateway::Gateway;
-
 use crate::support::raw::{BINARY, CLOSE, FIN, PING, TEXT, header};
-use crate::support::{Client, Raw, gateway, gateway_with, wire};
+use crate::support::{Client, Gateway, Raw, gateway, gateway_with, wire};
 
 /// The first byte and the payload.
 type WebSocketFrame<'a> = (u8, &'a [u8]);

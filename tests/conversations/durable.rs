@@ -1,11 +1,9 @@
-//! Durable subscriptions, for as long as the process lives (contract, §3).
+//! Durable subscriptions (contract, §3).
 
-use stompgate::gateway::Gateway;
-
-use crate::support::{Client, gateway, gateway_with};
+use crate::support::{Client, Gateway, gateway};
 
 /// The two spellings: headers of CONNECT, of SUBSCRIBE and of UNSUBSCRIBE.
-const SPELLINGS: [(&str, &str, &str); 3] = [
+pub(crate) const SPELLINGS: [(&str, &str, &str); 3] = [
     ("login:ada", "id:news\ndestination:/topic/news\ndurable:true", "id:news\ndurable:true"),
     (
         "login:ada\nclient-id:laptop",
@@ -20,14 +18,15 @@ const SPELLINGS: [(&str, &str, &str); 3] = [
 ];
 
 /// A session that has opened the subscription, and gone without closing it.
-async fn opened(gateway: &Gateway, connect: &str, subscribe: &str) {
+pub(crate) async fn opened(gateway: &Gateway, connect: &str, subscribe: &str) {
     let mut client = Client::connect_with(gateway, "1.2", connect).await;
     client.subscribe(subscribe).await;
     client.disconnect().await;
     crate::support::until("the session to end", || gateway.connections() == 0).await;
 }
 
-async fn published(gateway: &Gateway, bodies: &[&str]) {
+/// Somebody who has sent these to `/topic/news`, and gone.
+pub(crate) async fn published(gateway: &Gateway, bodies: &[&str]) {
     let mut client = Client::connect(gateway, "1.2").await;
     for body in bodies {
         client.does(&format!("SEND\ndestination:/topic/news\n\n{body}")).await;
@@ -148,25 +147,4 @@ async fn a_durable_subscription_may_be_a_pattern() {
     let mut client = Client::connect_with(&gateway, "1.2", "login:ada").await;
     client.send("SUBSCRIBE\nid:all\ndestination:/topic/*\ndurable:true").await;
     client.expect("MESSAGE").await.saying("x").with("destination", "/topic/news");
-}
-
-#[tokio::test]
-async fn a_durable_subscription_that_lost_messages_says_so() {
-    let gateway = gateway_with(|config| config.broker.memory.max_topic_queue_length = 2);
-    let (connect, subscribe, _) = SPELLINGS[0];
-    opened(&gateway, connect, subscribe).await;
-    published(&gateway, &["1", "2", "3"]).await;
-    let mut client = Client::connect_with(&gateway, "1.2", connect).await;
-    client.send(format!("SUBSCRIBE\n{subscribe}")).await;
-    client.expect("MESSAGE").await.saying("2").with("gap", "true");
-    client.expect("MESSAGE").await.saying("3").without("gap");
-}
-
-#[tokio::test]
-async fn there_is_a_limit_of_durable_subscriptions() {
-    let gateway = gateway_with(|config| config.broker.memory.max_durable = 1);
-    opened(&gateway, "login:ada", "id:1\ndestination:/topic/a\ndurable:true").await;
-    let mut client = Client::connect_with(&gateway, "1.2", "login:ada").await;
-    client.send("SUBSCRIBE\nid:2\ndestination:/topic/a\ndurable:true").await;
-    client.expect_error("limit-exceeded", 1008).await.about("broker.memory.max_durable");
 }

@@ -3,10 +3,10 @@
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::raw::{BINARY, FIN, PING, PONG, TEXT, masked};
-use crate::support::{Client, Raw, gateway, wire};
+use crate::support::{Client, Gateway, Raw, gateway, wire};
 
 /// A client that listens to `/topic/a` as subscription 0.
-async fn listening(gateway: &stompgate::gateway::Gateway, version: &str) -> Client {
+async fn listening(gateway: &Gateway, version: &str) -> Client {
     let mut client = Client::connect(gateway, version).await;
     client.subscribe("id:0\ndestination:/topic/a").await;
     client

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use stompgate::config::Config;
-use stompgate::gateway::Gateway;
 
 use crate::support::raw::{ACCEPT, Answer, KEY, TEXT, masked, request};
-use crate::support::{Raw, connect_frame, gateway, gateway_with, wire};
+use crate::support::{Gateway, Raw, connect_frame, gateway, gateway_with, wire};
 
 const GET: &str = "GET /ws HTTP/1.1";
 

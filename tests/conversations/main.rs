@@ -6,12 +6,15 @@
 //!
 //! The names of the tests are the rules. Together they follow the contract of the gateway clause by clause.
 
+#[path = "peer/memory.rs"]
+mod peer;
 mod support;
 
 mod acks;
 mod bad_input;
 mod connect;
 mod durable;
+mod embedded;
 mod frames;
 mod handshake;
 mod heartbeats;
@@ -19,6 +22,7 @@ mod limits;
 mod queues;
 mod receipts;
 mod replies;
+mod retained;
 mod shutdown;
 mod slow;
 mod tls;

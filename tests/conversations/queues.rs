@@ -1,14 +1,11 @@
-//! `/queue/…` on the embedded broker (contract, §1 and §3).
+//! `/queue/…` (contract, §1 and §3).
 
 use std::time::Duration;
 
-use stompgate::broker::memory::Overflow;
-use stompgate::gateway::Gateway;
-
-use crate::support::{Client, gateway, gateway_with};
+use crate::support::{Client, Gateway, gateway, gateway_with};
 
 /// A client that has sent these to `/queue/a`, each with more headers if they stand before a `|`.
-async fn sender(gateway: &Gateway, messages: &[&str]) -> Client {
+pub(crate) async fn sender(gateway: &Gateway, messages: &[&str]) -> Client {
     let mut client = Client::connect(gateway, "1.2").await;
     for message in messages {
         let (headers, body) = message.split_once('|').unwrap_or(("", message));
@@ -18,7 +15,8 @@ async fn sender(gateway: &Gateway, messages: &[&str]) -> Client {
     client
 }
 
-async fn reader(gateway: &Gateway, headers: &str) -> Client {
+/// A client that reads `/queue/a`.
+pub(crate) async fn reader(gateway: &Gateway, headers: &str) -> Client {
     let mut client = Client::connect(gateway, "1.2").await;
     client.send(format!("SUBSCRIBE\nid:0\ndestination:/queue/a\n{headers}")).await;
     client
@@ -53,7 +51,8 @@ async fn one_subscriber_gets_each_message() {
 }
 
 #[tokio::test]
-async fn readers_compete_fairly() {
+/// A client that reads `/queue/a`.
+pub(crate) async fn readers_compete_fairly() {
     let gateway = gateway();
     let mut readers = Vec::new();
     for _ in 0..4 {
@@ -183,52 +182,6 @@ async fn a_message_that_has_expired_is_not_delivered() {
 }
 
 #[tokio::test]
-async fn higher_priorities_come_first_and_equal_ones_in_order() {
-    let gateway = gateway();
-    sender(&gateway, &["priority:1|low", "priority:9|high", "priority:9|high, too", "priority:5|middle"]).await;
-    let mut reader = reader(&gateway, "").await;
-    assert_eq!(reader.bodies(4).await, ["high", "high, too", "middle", "low"]);
-}
-
-#[tokio::test]
-async fn a_full_queue_rejects_and_names_the_setting() {
-    let gateway = gateway_with(|config| config.broker.memory.max_queue_length = 2);
-    let mut client = sender(&gateway, &["1", "2"]).await;
-    client.send("SEND\ndestination:/queue/a\nreceipt:7\n\n3").await;
-    let error = client.expect_error("rejected", 1008).await.with("receipt-id", "7");
-    error.about("broker.memory.max_queue_length").about("2");
-    let gateway = gateway_with(|config| config.broker.memory.max_queue_bytes = 2000);
-    let mut client = sender(&gateway, &["x"]).await;
-    client.send(format!("SEND\ndestination:/queue/a\n\n{}", "y".repeat(1800))).await;
-    client.expect_error("rejected", 1008).await.about("broker.memory.max_queue_bytes");
-}
-
-#[tokio::test]
-async fn a_full_queue_drops_the_oldest_if_the_setting_says_so() {
-    let gateway = gateway_with(|config| {
-        config.broker.memory.max_queue_length = 2;
-        config.broker.memory.overflow = Overflow::DropOldest;
-    });
-    sender(&gateway, &["1", "2", "3", "4"]).await;
-    let mut reader = reader(&gateway, "").await;
-    assert_eq!(reader.bodies(2).await, ["3", "4"]);
-    reader.expect_nothing().await;
-}
-
-#[tokio::test]
-async fn there_is_a_limit_of_queues_and_an_empty_one_that_nobody_reads_is_none() {
-    let gateway = gateway_with(|config| config.broker.memory.max_queues = 1);
-    sender(&gateway, &["x"]).await;
-    let mut client = Client::connect(&gateway, "1.2").await;
-    client.send("SEND\ndestination:/queue/b\nreceipt:7\n\nx").await;
-    client.expect_error("limit-exceeded", 1008).await.with("receipt-id", "7").about("broker.memory.max_queues");
-    let mut reader = reader(&gateway, "").await;
-    reader.expect("MESSAGE").await;
-    reader.does("UNSUBSCRIBE\nid:0").await;
-    reader.does("SEND\ndestination:/queue/b\n\nx").await;
-}
-
-#[tokio::test]
 async fn nack_puts_a_message_back_at_the_head() {
     let gateway = gateway();
     sender(&gateway, &["1", "2"]).await;
@@ -257,59 +210,6 @@ async fn nack_without_requeue_drops_or_buries() {
 }
 
 #[tokio::test]
-async fn the_dead_go_to_the_dead_letter_destination() {
-    for dead_letter in ["/queue/dead", "/topic/dead"] {
-        let gateway = gateway_with(|config| config.broker.memory.dead_letter = Some(dead_letter.to_owned()));
-        let mut undertaker = Client::connect(&gateway, "1.2").await;
-        undertaker.subscribe(&format!("id:0\ndestination:{dead_letter}")).await;
-        sender(&gateway, &["foo:bar|rejected"]).await;
-        let mut reader = reader(&gateway, "ack:client").await;
-        let ack = reader.expect("MESSAGE").await.get("ack");
-        reader.send(format!("NACK\nid:{ack}\nrequeue:false")).await;
-        let letter = undertaker.expect("MESSAGE").await.with("destination", dead_letter).saying("rejected");
-        letter.with("foo", "bar").with("x-first-death-queue", "a").with("x-first-death-reason", "rejected");
-        sender(&gateway, &["expiration:0|expired"]).await;
-        undertaker.expect("MESSAGE").await.saying("expired").with("x-first-death-reason", "expired");
-    }
-}
-
-#[tokio::test]
-async fn what_dies_in_the_dead_letter_queue_is_gone() {
-    let gateway = gateway_with(|config| config.broker.memory.dead_letter = Some("/queue/a".to_owned()));
-    sender(&gateway, &["x"]).await;
-    let mut reader = reader(&gateway, "ack:client").await;
-    let ack = reader.expect("MESSAGE").await.get("ack");
-    reader.does(&format!("NACK\nid:{ack}\nrequeue:false")).await;
-    reader.expect_nothing().await;
-}
-
-#[tokio::test]
-async fn a_message_is_delivered_so_often_and_then_counts_as_dead() {
-    let gateway = gateway_with(|config| {
-        config.broker.memory.max_deliveries = 2;
-        config.broker.memory.dead_letter = Some("/queue/dead".to_owned());
-    });
-    sender(&gateway, &["poison"]).await;
-    let mut reader = reader(&gateway, "ack:client").await;
-    for _ in 0..2 {
-        let ack = reader.expect("MESSAGE").await.get("ack");
-        reader.send(format!("NACK\nid:{ack}")).await;
-    }
-    reader.expect_nothing().await;
-    reader.send("SUBSCRIBE\nid:1\ndestination:/queue/dead").await;
-    let letter = reader.expect("MESSAGE").await.saying("poison").with("subscription", "1");
-    letter.with("x-first-death-reason", "delivery_limit");
-}
-
-#[tokio::test]
-async fn queue_arguments_belong_to_amqp() {
-    let gateway = gateway();
-    let mut client = Client::connect(&gateway, "1.2").await;
-    client.send("SUBSCRIBE\nid:0\ndestination:/queue/a\nx-queue-type:quorum").await;
-    client.expect_error("unsupported", 1008).await.about("x-queue-type");
-}
-
-#[tokio::test]
 async fn what_was_not_written_before_disconnect_goes_back() {
     let gateway = gateway();
     let mut first = reader(&gateway, "ack:auto").await;
@@ -325,14 +225,6 @@ async fn what_was_not_written_before_disconnect_goes_back() {
     other.send("SUBSCRIBE\nid:0\ndestination:/queue/a").await;
     other.bodies(200 - read).await;
     other.expect_nothing().await;
-}
-
-#[tokio::test]
-async fn all_that_the_queues_hold_together_is_limited() {
-    let gateway = gateway_with(|config| config.broker.memory.max_bytes = 2000);
-    let mut client = sender(&gateway, &["x"]).await;
-    client.send(format!("SEND\ndestination:/queue/b\nreceipt:7\n\n{}", "y".repeat(1800))).await;
-    client.expect_error("limit-exceeded", 1008).await.with("receipt-id", "7").about("broker.memory.max_bytes");
 }
 
 #[tokio::test]

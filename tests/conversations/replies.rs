@@ -84,7 +84,7 @@ async fn a_reply_address_goes_with_its_session() {
     let reply_to = responder.expect("MESSAGE").await.get("reply-to");
     client.disconnect().await;
     crate::support::until("the session to end", || gateway.connections() == 1).await;
-    responder.does(&format!("SEND\ndestination:{reply_to}\n\nlate")).await.with("routed", "false");
+    responder.does_until_unrouted(&format!("SEND\ndestination:{reply_to}\n\nlate")).await;
 }
 
 #[tokio::test]
@@ -100,7 +100,7 @@ async fn a_reply_to_that_is_no_temporary_queue_is_copied_verbatim() {
     let gateway = gateway();
     let mut client = Client::connect(&gateway, "1.2").await;
     client.subscribe("id:0\ndestination:/topic/requests").await;
-    for value in ["/queue/answers", "amq.rabbitmq.reply-to", "anything at all"] {
+    for value in ["/queue/answers", "anything at all"] {
         client.send(format!("SEND\ndestination:/topic/requests\nreply-to:{value}\n\nx")).await;
         client.expect("MESSAGE").await.with("reply-to", value);
     }

@@ -7,14 +7,13 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use stompgate::config::Config;
-use stompgate::gateway::Gateway;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::support::raw::{Raw, request};
-use crate::support::{Client, gateway_with, until};
+use crate::support::{Client, Gateway, gateway_with, until};
 
 /// A gateway with a certificate of its own, and a client's trust in it.
 fn gateway(name: &str, change: impl FnOnce(&mut Config)) -> (Gateway, Arc<ClientConfig>) {

@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use stompgate::gateway::Gateway;
-
-use crate::support::{Client, gateway, gateway_with};
+use crate::support::{Client, Gateway, gateway, gateway_with};
 
 /// A client that has begun `t`, and one that listens to `/topic/a`.
-async fn begun(gateway: &Gateway) -> (Client, Client) {
+pub(crate) async fn begun(gateway: &Gateway) -> (Client, Client) {
     let mut reader = Client::connect(gateway, "1.2").await;
     reader.subscribe("id:0\ndestination:/topic/a").await;
     let mut client = Client::connect(gateway, "1.2").await;
@@ -80,14 +78,6 @@ async fn frames_in_a_transaction_are_checked_when_they_arrive() {
 }
 
 #[tokio::test]
-async fn a_memory_broker_refuses_an_exchange_when_the_frame_arrives() {
-    let gateway = gateway();
-    let (mut client, _reader) = begun(&gateway).await;
-    client.send("SEND\ndestination:/exchange/e/k\ntransaction:t\nreceipt:7\n\nx").await;
-    client.expect_error("unsupported", 1008).await.with("receipt-id", "7");
-}
-
-#[tokio::test]
 async fn acks_are_applied_at_commit() {
     let gateway = gateway();
     let (mut client, _reader) = begun(&gateway).await;
@@ -150,28 +140,6 @@ async fn a_cumulative_ack_is_fixed_when_it_arrives() {
     other.send("SUBSCRIBE\nid:0\ndestination:/queue/a").await;
     other.expect("MESSAGE").await.saying("3");
     other.expect_nothing().await;
-}
-
-#[tokio::test]
-async fn the_memory_broker_commits_all_or_nothing() {
-    let gateway = gateway_with(|config| config.broker.memory.max_queue_length = 2);
-    let (mut client, mut reader) = begun(&gateway).await;
-    client.does("SEND\ndestination:/queue/work\n\njob").await;
-    client.send("SUBSCRIBE\nid:0\ndestination:/queue/work\nack:client").await;
-    let ack = client.expect("MESSAGE").await.get("ack");
-    client.send(format!("ACK\nid:{ack}\ntransaction:t")).await;
-    client.send("SEND\ndestination:/topic/a\ntransaction:t\n\nx").await;
-    for _ in 0..3 {
-        client.send("SEND\ndestination:/queue/full\ntransaction:t\n\nx").await;
-    }
-    client.send("COMMIT\ntransaction:t\nreceipt:7").await;
-    let error = client.expect_error("rejected", 1008).await.with("receipt-id", "7");
-    error.about("broker.memory.max_queue_length");
-    reader.expect_nothing().await;
-    reader.send("SUBSCRIBE\nid:1\ndestination:/queue/work").await;
-    reader.expect("MESSAGE").await.saying("job").with("redelivered", "true");
-    reader.subscribe("id:2\ndestination:/queue/full").await;
-    reader.expect_nothing().await;
 }
 
 #[tokio::test]

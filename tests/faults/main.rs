@@ -4,6 +4,8 @@
 //! networks do. The names of the tests are the rules. Nothing is timed: limits only bound the waiting.
 #![cfg(feature = "amqp")]
 
+#[path = "../conversations/peer/memory.rs"]
+mod peer;
 #[path = "../support/proxy.rs"]
 mod proxy;
 #[path = "../support/rabbitmq.rs"]

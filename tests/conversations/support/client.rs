@@ -1,7 +1,6 @@
 //! A well-behaved client.
 
 use futures_util::{SinkExt, StreamExt};
-use stompgate::gateway::Gateway;
 use stompgate::stomp::Version;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
@@ -9,7 +8,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::{Received, connect_frame, soon, version, wire};
+use super::{Gateway, Received, connect_frame, soon, version, wire};
 
 /// Anything that a WebSocket can run on.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -104,6 +103,11 @@ impl Client {
     pub(crate) async fn does(&mut self, frame: &str) -> Received {
         let receipt = self.asks(frame).await;
         self.expect("RECEIPT").await.with("receipt-id", &receipt)
+    }
+
+    /// The same again and again, until the broker has noticed that nobody is there for it.
+    pub(crate) async fn does_until_unrouted(&mut self, frame: &str) {
+        soon("routed:false", async { while self.does(frame).await.maybe("routed") != Some("false") {} }).await;
     }
 
     /// Sends a frame and asks for its receipt, whose name is returned.

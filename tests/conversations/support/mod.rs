@@ -15,14 +15,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stompgate::config::Config;
-use stompgate::gateway::Gateway;
 use stompgate::stomp::{Decoder, Frame, Item, Limits, Version};
 
+pub(crate) use crate::peer::Gateway;
+use crate::peer::PATIENCE;
 pub(crate) use client::Client;
 pub(crate) use raw::Raw;
-
-/// Long enough for the slowest machine: what takes longer hangs.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Waits for what must come.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -48,6 +46,7 @@ pub(crate) fn gateway() -> Gateway {
 pub(crate) fn gateway_with(change: impl FnOnce(&mut Config)) -> Gateway {
     let mut config = Config::default();
     config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    crate::peer::prepare(&mut config);
     change(&mut config);
     config.check().expect("settings that go together");
     Gateway::start(config).expect("a gateway that starts")

@@ -1,12 +1,11 @@
 //! A client that writes every byte itself.
 
 use bytes::{Buf, BytesMut};
-use stompgate::gateway::Gateway;
 use stompgate::stomp::Version;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
-use super::{Received, connect_frame, soon, version, wire};
+use super::{Gateway, Received, connect_frame, soon, version, wire};
 
 /// The key of RFC 6455 §1.3, and the answer to it.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
