@@ -47,24 +47,29 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The key that was probably meant: the nearest sibling, else the nearest of all; `None` if nothing is near.
-pub(super) fn nearest<'a>(key: &str, known: &'a [String], siblings: &'a [String]) -> Option<&'a str> {
+/// The keys that were probably meant: the nearest of the siblings and of all; none if nothing is near, and several if
+/// they are equally near.
+pub(super) fn nearest<'a>(key: &str, known: &'a [String], siblings: &'a [String]) -> Vec<&'a str> {
     let last = |key: &str| key.rsplit('.').next().map(str::to_owned).unwrap_or_default();
+    let section = |key: &str| key.rsplit_once('.').map(|(section, _)| section.to_owned());
     let distance = |candidate: &str| {
         let whole = strsim::damerau_levenshtein(key, candidate);
         // `listen` at the top, or in another section, means `server.listen`.
         let name = strsim::damerau_levenshtein(&last(key), &last(candidate)) + 1;
-        whole.min(name)
+        let sections = section(key).zip(section(candidate));
+        let apart = sections.map_or(0, |(one, other)| strsim::damerau_levenshtein(&one, &other));
+        (whole.min(name), apart)
     };
     let tolerance = (last(key).len() / 3).clamp(1, 3);
-    siblings
-        .iter()
-        .filter(|candidate| candidate.contains('.'))
-        .chain(known)
-        .map(|candidate| (distance(candidate), candidate))
-        .filter(|(distance, _)| *distance <= tolerance)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate.as_str())
+    let candidates = siblings.iter().filter(|candidate| candidate.contains('.')).chain(known);
+    let mut near: Vec<_> = candidates
+        .map(|candidate| (distance(candidate), candidate.as_str()))
+        .filter(|((distance, _), _)| *distance <= tolerance)
+        .collect();
+    near.sort_unstable();
+    near.dedup();
+    let best = near.first().map(|(distance, _)| *distance);
+    near.into_iter().filter(|(distance, _)| Some(*distance) == best).map(|(_, candidate)| candidate).collect()
 }
 
 #[cfg(test)]
@@ -73,15 +78,16 @@ mod tests {
 
     #[test]
     fn the_nearest_key_is_found() {
-        let known = ["server.listen", "server.path", "server.tls.key", "outbox.max_bytes"].map(str::to_owned);
+        let known =
+            ["admin.listen", "server.listen", "server.path", "server.tls.key", "outbox.max_bytes"].map(str::to_owned);
         let siblings = ["outbox.policy.0.destination", "outbox.policy.0.key"].map(str::to_owned);
         for (key, meant) in [
-            ("server.lisen", Some("server.listen")),
-            ("sever.listen", Some("server.listen")),
-            ("listen", Some("server.listen")),
-            ("server.tls.kye", Some("server.tls.key")),
-            ("outbox.policy.0.destinaton", Some("outbox.policy.0.destination")),
-            ("server.colour", None),
+            ("server.lisen", vec!["server.listen"]),
+            ("sever.listen", vec!["server.listen"]),
+            ("listen", vec!["admin.listen", "server.listen"]),
+            ("server.tls.kye", vec!["server.tls.key"]),
+            ("outbox.policy.0.destinaton", vec!["outbox.policy.0.destination"]),
+            ("server.colour", vec![]),
         ] {
             assert_eq!(nearest(key, &known, &siblings), meant, "{key}");
         }

@@ -140,10 +140,10 @@ impl Gathered {
         let parent = &path[..path.len().saturating_sub(1)];
         let siblings: Vec<_> = siblings.iter().map(|name| [parent, &[*name]].concat().join(".")).collect();
         let explain = |key: String| {
-            let why = match nearest(&key, &self.known, &siblings) {
-                Some(known) => format!("unknown key; did you mean {known}?"),
-                None if parent.is_empty() => format!("unknown key; the sections are {}", siblings.join(", ")),
-                None => format!("unknown key; there are {}", siblings.join(", ")),
+            let why = match &nearest(&key, &self.known, &siblings)[..] {
+                [] if parent.is_empty() => format!("unknown key; the sections are {}", siblings.join(", ")),
+                [] => format!("unknown key; there are {}", siblings.join(", ")),
+                near => format!("unknown key; did you mean {}?", near.join(" or ")),
             };
             self.problem(key, why)
         };
