@@ -12,6 +12,7 @@ use tracing::{info, warn};
 use crate::auth::authenticator;
 use crate::broker::{self, Broker, LinkState};
 use crate::config::Config;
+use crate::server::admin::{self, Admin};
 use crate::server::{Parts, Server, Services};
 
 /// A running gateway.
@@ -19,8 +20,15 @@ pub struct Gateway {
     address: SocketAddr,
     url: String,
     accepting: JoinHandle<()>,
+    admin: Option<Operators>,
     services: Arc<Services>,
     broker: Arc<dyn Broker>,
+}
+
+/// The port for operators; it answers until this is dropped.
+struct Operators {
+    address: SocketAddr,
+    serving: JoinHandle<()>,
 }
 
 impl Gateway {
@@ -44,13 +52,19 @@ impl Gateway {
         })?;
         let address = server.address()?;
         let services = server.services();
+        let admin = config.admin.enabled.then(|| Operators::start(config.admin, &services)).transpose()?;
         let accepting = tokio::spawn(server.accept());
-        Ok(Gateway { address, url: format!("{scheme}://{address}{path}"), accepting, services, broker })
+        Ok(Gateway { address, url: format!("{scheme}://{address}{path}"), accepting, admin, services, broker })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it answers operators, unless `admin.enabled` is off.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|admin| admin.address)
     }
 
     /// What a client connects to, such as `ws://127.0.0.1:8080/ws`.
@@ -85,6 +99,20 @@ impl Gateway {
     }
 }
 
+impl Operators {
+    fn start(settings: admin::Settings, services: &Arc<Services>) -> io::Result<Self> {
+        let admin = Admin::bind(settings, Arc::clone(services))?;
+        let address = admin.address()?;
+        Ok(Operators { address, serving: tokio::spawn(admin.serve()) })
+    }
+}
+
+impl Drop for Operators {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
 /// Runs a gateway until SIGTERM or Ctrl-C, then shuts it down. A second signal ends the process at once.
 ///
 /// # Errors
@@ -93,7 +121,8 @@ pub async fn run(config: Config) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let gateway = Gateway::start(config)?;
-    println!("listening on {}", gateway.url());
+    let admin = gateway.admin_address().map(|address| format!(" (metrics and health: http://{address})"));
+    println!("listening on {}{}", gateway.url(), admin.unwrap_or_default());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

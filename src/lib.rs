@@ -28,6 +28,7 @@
 //! | [`auth`] | who a client is | `message` |
 //! | [`hub`] | one subscription for many readers; what waits for each client | `message`, `stomp`, `broker` |
 //! | [`server`] | sockets, HTTP, WebSocket, TLS; one task per client | all above |
+//! | [`metrics`] | every metric; used from `broker` on | `message`, `stomp` |
 //! | [`gateway`], [`config`] | joins the parts; gathers their settings | all |
 //!
 //! Dependencies point down this table only, and a test reads the source to hold that. `docs/semantics.md` is the contract
@@ -60,6 +61,7 @@ pub mod config;
 pub mod gateway;
 pub mod hub;
 pub mod message;
+pub mod metrics;
 pub mod server;
 pub mod session;
 pub mod settings;

@@ -139,7 +139,10 @@ fn a_typo_names_key_and_place_and_the_key_that_was_meant() {
 fn a_key_without_its_section_is_recognised() {
     let file = file("top", "listen = \"127.0.0.1:1\"\n");
     let found = problems(&stompgate(&["check", "--config", &file], &[]));
-    assert_eq!(found, [format!("listen (file {file}, line 1): unknown key; did you mean server.listen?")]);
+    assert_eq!(
+        found,
+        [format!("listen (file {file}, line 1): unknown key; did you mean admin.listen or server.listen?")]
+    );
 }
 
 #[test]

@@ -28,7 +28,7 @@ const ROOMS: &[(&str, Option<&[&str]>)] = &[
     ("lib", None),
     ("main", None),
     // aside
-    ("metrics", Some(&["settings"])),
+    ("metrics", Some(&["settings", "message", "stomp"])),
     ("telemetry", Some(&["settings"])),
 ];
 

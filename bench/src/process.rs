@@ -55,7 +55,7 @@ impl Gateway {
     /// Starts one on a free port.
     pub fn start(&self) -> io::Result<Server> {
         let mut command = Command::new(&self.binary);
-        command.args(["--set", "server.listen=127.0.0.1:0"]);
+        command.args(["--set", "server.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"]);
         command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
         Server::start(command)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.binary.display())))

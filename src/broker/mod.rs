@@ -24,6 +24,7 @@ pub use settings::{Kind, Settings};
 
 pub use crate::message::{Capabilities, SharedSource, Source, Subscribe, Transaction};
 use crate::message::{Delivery, DeliveryId, DurableName, Message, Outcome, Principal, Refusal, Settlement, Text};
+use crate::metrics::Figures;
 
 /// The broker that the settings ask for.
 ///
@@ -48,6 +49,14 @@ pub trait Broker: Send + Sync + 'static {
     /// Whether the broker can be used, and every change of that.
     fn state(&self) -> watch::Receiver<LinkState>;
 
+    /// How often a connection to the broker was made again.
+    fn reconnects(&self) -> u64 {
+        0
+    }
+
+    /// Tells what this kind of broker alone can tell, under names that begin with `stompgate_` and its own.
+    fn report(&self, _figures: &mut Figures) {}
+
     /// Ends all links. Nothing is delivered afterwards, and what is published fails.
     async fn close(&self);
 }
@@ -70,6 +79,20 @@ pub enum LinkState {
     Recovering,
     /// Connected, but the broker takes no messages at the moment.
     Blocked,
+}
+
+impl LinkState {
+    /// Every state.
+    pub const ALL: [LinkState; 3] = [LinkState::Up, LinkState::Recovering, LinkState::Blocked];
+
+    /// Its name in metrics and answers to operators.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            LinkState::Up => "up",
+            LinkState::Recovering => "recovering",
+            LinkState::Blocked => "blocked",
+        }
+    }
 }
 
 /// An authenticated way to a broker. All methods may be called by many sessions at once.

@@ -38,6 +38,8 @@ pub struct Config {
     pub broker: broker::Settings,
     /// `[node]`.
     pub node: Node,
+    /// `[admin]`.
+    pub admin: server::admin::Settings,
     /// `[log]`.
     pub log: telemetry::Settings,
 }
@@ -92,6 +94,7 @@ impl Config {
         faults.join(self.outbox.check(self.destination.separators));
         faults.join(self.broker.check());
         faults.join(self.node.check());
+        faults.join(self.admin.check());
         faults.join(self.log.check());
         faults.join(self.check_trust());
         faults.into_result()

@@ -22,6 +22,7 @@ use tokio::sync::OnceCell;
 
 use crate::broker::{BrokerError, Link, Shared, SharedSource, Subscriber};
 use crate::message::{Destination, Message, Pattern, Refusal, Separators, Text, Usage};
+use crate::metrics::Metrics;
 use crate::stomp::{MessageFrame, Reader};
 
 use outbox::{Item, Outbox, Policy, Signal};
@@ -58,7 +59,7 @@ struct Entry {
 struct Common {
     policies: Vec<(Destination, Policy, Option<String>)>,
     message_ids: AtomicU64,
-    left_out: AtomicU64,
+    metrics: Arc<Metrics>,
 }
 
 /// The readers of one source. This is what the broker calls.
@@ -96,7 +97,7 @@ pub struct Membership {
 
 impl Hub {
     /// A hub with these policies for full outboxes. Their destinations have been checked with the settings.
-    pub fn new(settings: &Settings, separators: Separators) -> Self {
+    pub fn new(settings: &Settings, separators: Separators, metrics: Arc<Metrics>) -> Self {
         let policy = |policy: &OutboxPolicy| {
             let destination = Destination::parse(&policy.destination, Usage::Subscribe, separators).ok()?;
             Some((destination, Policy { when_full: policy.when_full, key: None }, policy.key.clone()))
@@ -104,7 +105,7 @@ impl Hub {
         let common = Common {
             policies: settings.policy.iter().filter_map(policy).collect(),
             message_ids: AtomicU64::new(0),
-            left_out: AtomicU64::new(0),
+            metrics,
         };
         Hub(Arc::new(Inner { sources: Mutex::default(), common: Arc::new(common) }))
     }
@@ -269,9 +270,7 @@ impl Common {
             body: &message.body,
         };
         let (item, left_out) = render(&frame, reader.version);
-        if left_out > 0 {
-            self.left_out.fetch_add(left_out as u64, Ordering::Relaxed);
-        }
+        self.metrics.headers_left_out(left_out);
         item
     }
 

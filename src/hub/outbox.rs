@@ -11,17 +11,20 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::settings::{Settings, WhenFull};
 use crate::message::{DeliveryId, Refusal, Text};
+use crate::metrics::{Dropped, Metrics, Overrun};
+use crate::stomp::Command;
 
 /// One client's queue of frames to be written. Cheap while it is empty.
 #[derive(Debug)]
 pub struct Outbox {
     settings: Arc<Settings>,
+    metrics: Arc<Metrics>,
     state: Mutex<State>,
 }
 
@@ -30,6 +33,8 @@ pub struct Outbox {
 pub struct Item {
     /// The whole STOMP frame, or the LF of a heart-beat.
     pub frame: Bytes,
+    /// Its command, or `None` for a heart-beat.
+    pub command: Option<Command>,
     /// Whether it is UTF-8, and so a text message on the WebSocket.
     pub text: bool,
     /// Settle this once the frame has been written.
@@ -80,6 +85,7 @@ struct State {
 #[derive(Debug)]
 struct Queued {
     item: Item,
+    since: Instant,
     when_full: WhenFull,
     key: Option<Text>,
 }
@@ -89,12 +95,23 @@ struct Queued {
 struct InHand {
     bytes: usize,
     firm: usize,
+    /// When the first MESSAGE of it came.
+    since: Option<Instant>,
+}
+
+/// What is to be said of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Bytes that waited, those that were written among them.
+    pub waiting: usize,
+    /// How long the oldest MESSAGE that was written had waited.
+    pub age: Option<Duration>,
 }
 
 impl Outbox {
     /// An empty outbox.
-    pub fn new(settings: Arc<Settings>) -> Self {
-        Outbox { settings, state: Mutex::default() }
+    pub fn new(settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
+        Outbox { settings, metrics, state: Mutex::default() }
     }
 
     /// Adds a frame that must not be dropped: the session's own, or a delivery that waits for an acknowledgement.
@@ -113,28 +130,47 @@ impl Outbox {
         }
         let size = item.frame.len();
         if size > self.settings.max_delivery {
-            state.dropped += 1;
-            return;
+            drop(state);
+            return self.count_dropped();
         }
+        let dropped = state.dropped;
         if policy.when_full == WhenFull::Disconnect && state.is_late(now, &self.settings) {
             return end_as_slow(state, now, &self.settings);
         }
-        if !state.has_room(size, &self.settings) {
+        let has_overrun = !state.has_room(size, &self.settings);
+        if has_overrun {
             match policy.when_full {
                 WhenFull::Disconnect | WhenFull::DropNewest => {}
                 WhenFull::DropOldest => state.drop_oldest(size, &self.settings),
                 WhenFull::Conflate => state.conflate(policy.key.as_ref()),
             }
         }
-        if !state.has_room(size, &self.settings) {
-            if matches!(policy.when_full, WhenFull::Disconnect | WhenFull::Conflate) {
-                return end_as_slow(state, now, &self.settings);
-            }
+        if state.has_room(size, &self.settings) {
+            state.append(item, now, policy.clone());
+        } else if matches!(policy.when_full, WhenFull::Disconnect | WhenFull::Conflate) {
+            return end_as_slow(state, now, &self.settings);
+        } else {
             state.dropped += 1;
-            return;
         }
-        state.append(item, now, policy.clone());
+        let dropped = state.dropped - dropped;
         wake(state);
+        if has_overrun || dropped > 0 {
+            self.count(policy.when_full, has_overrun, dropped);
+        }
+    }
+
+    /// Counts what a policy did. Who is disconnected is counted when it happens.
+    fn count(&self, policy: WhenFull, has_overrun: bool, messages: u64) {
+        let (overrun, dropped) = match policy {
+            WhenFull::Disconnect => return,
+            WhenFull::DropOldest => (Overrun::DropOldest, Dropped::DropOldest),
+            WhenFull::DropNewest => (Overrun::DropNewest, Dropped::DropNewest),
+            WhenFull::Conflate => (Overrun::Conflate, Dropped::Conflate),
+        };
+        if has_overrun {
+            self.metrics.overrun(overrun);
+        }
+        self.metrics.dropped(dropped, messages);
     }
 
     /// Tells the task something; the first end is the one that counts.
@@ -168,14 +204,23 @@ impl Outbox {
         state.signal.take()
     }
 
-    /// What was in hand has been written.
-    pub fn written(&self, now: Instant) {
+    /// What was in hand has been written, if anything was.
+    pub fn written(&self, now: Instant) -> Option<Written> {
         let mut state = self.lock();
-        if let Some(in_hand) = state.in_hand.take() {
+        let waiting = state.bytes;
+        let in_hand = state.in_hand.take();
+        if let Some(in_hand) = &in_hand {
             state.bytes -= in_hand.bytes;
             state.firm -= in_hand.firm;
         }
         state.stalled_since = (state.live > 0).then_some(now);
+        let age = |since| now.saturating_duration_since(since);
+        in_hand.map(|in_hand| Written { waiting, age: in_hand.since.map(age) })
+    }
+
+    /// Bytes that wait, those in the hands of the task among them.
+    pub fn waiting(&self) -> usize {
+        self.lock().bytes
     }
 
     /// Part of what was in hand has been written.
@@ -222,9 +267,10 @@ impl Outbox {
         state.bytes -= gone.iter().flatten().map(|queued| queued.item.frame.len()).sum::<usize>();
     }
 
-    /// Counts a message that was dropped before it came here.
+    /// Counts a message that is larger than `outbox.max_delivery`.
     pub fn count_dropped(&self) {
         self.lock().dropped += 1;
+        self.metrics.dropped(Dropped::TooLarge, 1);
     }
 
     /// How many messages were dropped by policy or for their size.
@@ -292,7 +338,7 @@ impl State {
         {
             self.remove(older);
         }
-        self.queue.push_back(Some(Queued { item, when_full, key }));
+        self.queue.push_back(Some(Queued { item, since: now, when_full, key }));
     }
 
     fn take(&mut self, limit: usize, batch: &mut VecDeque<Item>) {
@@ -304,7 +350,10 @@ impl State {
             self.first += 1;
             if let Some(queued) = self.queue.pop_front().flatten() {
                 self.live -= 1;
-                let in_hand = self.in_hand.get_or_insert(InHand { bytes: 0, firm: 0 });
+                let in_hand = self.in_hand.get_or_insert(InHand { bytes: 0, firm: 0, since: None });
+                if queued.item.command == Some(Command::Message) {
+                    in_hand.since.get_or_insert(queued.since);
+                }
                 in_hand.bytes += size;
                 in_hand.firm += usize::from(queued.is_firm());
                 batch.push_back(queued.item);

@@ -110,7 +110,7 @@ fn reader(id: &'static str, version: Version) -> Reader {
 }
 
 fn outbox() -> Arc<Outbox> {
-    Arc::new(Outbox::new(Arc::new(Settings::default())))
+    Arc::new(Outbox::new(Arc::new(Settings::default()), Arc::default()))
 }
 
 fn taken(outbox: &Outbox) -> (Vec<Bytes>, Option<Signal>) {
@@ -125,7 +125,7 @@ fn texts(outbox: &Outbox) -> Vec<String> {
 }
 
 fn hub() -> Hub {
-    Hub::new(&Settings::default(), Separators::Both)
+    Hub::new(&Settings::default(), Separators::Both, Arc::default())
 }
 
 struct Joined {
@@ -280,7 +280,7 @@ async fn the_first_policy_that_matches_counts_and_conflation_stays_within_a_subs
         ],
         ..Settings::default()
     };
-    let common = Hub::new(&settings, Separators::Both).0.common.clone();
+    let common = Hub::new(&settings, Separators::Both, Arc::default()).0.common.clone();
     let mut price = Arc::unwrap_or_clone(message("prices/x", ""));
     price.headers.push("symbol", "ACME");
     let policy = common.policy(&price);

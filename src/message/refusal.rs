@@ -23,6 +23,24 @@ pub struct Refusal {
 pub struct CloseCode(pub u16);
 
 impl CloseCode {
+    /// Every code that the gateway sends.
+    pub const ALL: [CloseCode; 14] = [
+        Self::NORMAL,
+        Self::GOING_AWAY,
+        Self::PROTOCOL,
+        Self::NOT_UTF8,
+        Self::POLICY,
+        Self::TOO_BIG,
+        Self::INTERNAL,
+        Self::OVERLOAD,
+        Self::NOT_AUTHENTICATED,
+        Self::NOT_AUTHORISED,
+        Self::TIMED_OUT,
+        Self::RATE,
+        Self::BROKER_UNAVAILABLE,
+        Self::SLOW_CONSUMER,
+    ];
+
     /// The session ended as it should.
     pub const NORMAL: CloseCode = CloseCode(1000);
     /// The gateway stops.
@@ -54,6 +72,9 @@ impl CloseCode {
 }
 
 impl Refusal {
+    /// The code of a message that the broker did not confirm in time.
+    pub const CONFIRM_TIMEOUT: &str = "confirm-timeout";
+
     fn new(code: &'static str, close: CloseCode, message: impl Into<String>, detail: impl Into<String>) -> Self {
         Refusal { code, message: message.into(), detail: detail.into(), close }
     }
@@ -261,7 +282,7 @@ impl Refusal {
         let detail = format!(
             "The broker did not confirm within {seconds} s (setting session.confirm_timeout); whether it took the message is unknown."
         );
-        Self::new("confirm-timeout", CloseCode::BROKER_UNAVAILABLE, "Broker did not confirm", detail)
+        Self::new(Self::CONFIRM_TIMEOUT, CloseCode::BROKER_UNAVAILABLE, "Broker did not confirm", detail)
     }
 
     // --- the session's end ---

@@ -92,6 +92,11 @@ impl Consumers {
         self.open.is_empty()
     }
 
+    /// Subscriptions that deliver.
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
     /// The next event of any of them.
     ///
     /// Each is asked at most once: one that steps back, to let the reader of another session have its turn, must not be

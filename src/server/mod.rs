@@ -1,10 +1,12 @@
 //! The edge: sockets, WebSocket, and the one task that each client has.
 
+pub mod admin;
 mod connection;
 mod consumers;
 mod operation;
 mod origin;
 mod registry;
+mod report;
 mod settings;
 mod socket;
 mod stream;
@@ -29,10 +31,11 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{debug, warn};
 
 use crate::auth::Authenticator;
-use crate::broker::Broker;
+use crate::broker::{Broker, LinkState};
 use crate::hub::outbox::Outbox;
 use crate::hub::{self, Hub};
 use crate::message::{Refusal, Separators, Text};
+use crate::metrics::{Handshake, Metrics};
 use crate::session;
 
 use connection::Connection;
@@ -66,6 +69,8 @@ pub struct Services {
     pub broker: Arc<dyn Broker>,
     /// The shared subscriptions.
     pub hub: Hub,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     registry: Arc<Registry>,
 }
 
@@ -114,17 +119,19 @@ impl Server {
     /// An address that cannot be had, or TLS files that cannot be used; the text names the setting.
     pub fn bind(parts: Parts) -> io::Result<Server> {
         let tls = parts.server.tls.files().map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
-        let listener = listen(parts.server.listen)?;
+        let listener = listen(parts.server.listen, "server.listen")?;
         let limits = Limits {
             all: parts.server.max_connections,
             per_address: parts.server.max_connections_per_address,
             per_user: parts.max_sessions_per_user,
         };
         let outbox = Arc::new(parts.outbox);
+        let metrics = Arc::new(Metrics::new());
         let services = Services {
             server: parts.server,
             session: Arc::new(parts.session),
-            hub: Hub::new(&outbox, parts.separators),
+            hub: Hub::new(&outbox, parts.separators, Arc::clone(&metrics)),
+            metrics,
             outbox,
             separators: parts.separators,
             node: parts.node,
@@ -158,16 +165,23 @@ impl Server {
                 }
             };
             let Ok(permit) = Arc::clone(&sockets).try_acquire_owned() else {
+                self.services.metrics.handshake(Handshake::Overload);
                 debug!(%peer, "closed at once: too many connections (server.max_connections)");
                 continue;
             };
             let (services, tls) = (Arc::clone(&self.services), self.tls.clone());
             tokio::spawn(async move {
                 let within = services.server.handshake_timeout;
-                match tokio::time::timeout(within, serve(services, tls, stream, peer, permit)).await {
+                match tokio::time::timeout(within, serve(&services, tls, stream, peer, permit)).await {
                     Ok(Ok(())) => {}
-                    Ok(Err(error)) => debug!(%peer, error, "handshake failed"),
-                    Err(_) => debug!(%peer, "no handshake within server.handshake_timeout"),
+                    Ok(Err(error)) => {
+                        services.metrics.handshake(Handshake::Failed);
+                        debug!(%peer, error, "handshake failed");
+                    }
+                    Err(_) => {
+                        services.metrics.handshake(Handshake::TimedOut);
+                        debug!(%peer, "no handshake within server.handshake_timeout");
+                    }
                 }
             });
         }
@@ -188,6 +202,16 @@ impl Services {
         self.registry.len()
     }
 
+    /// Whether the gateway is about to stop.
+    pub fn is_draining(&self) -> bool {
+        self.registry.is_draining()
+    }
+
+    /// Whether the broker can be used.
+    pub fn broker_state(&self) -> LinkState {
+        *self.broker.state().borrow()
+    }
+
     /// Bytes of the largest WebSocket message: the largest frame, with room for command and line ends.
     fn max_websocket_message(&self) -> usize {
         self.session.max_body + self.session.max_header_bytes + 1024
@@ -203,20 +227,20 @@ impl Services {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens on the address that the setting `key` names.
+fn listen(address: SocketAddr, key: &str) -> io::Result<TcpListener> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    listen()
-        .map_err(|error| io::Error::new(error.kind(), format!("server.listen: cannot listen on {address}: {error}")))
+    listen().map_err(|error| io::Error::new(error.kind(), format!("{key}: cannot listen on {address}: {error}")))
 }
 
 /// One socket, from TLS to the answer that makes it a WebSocket or does not.
 async fn serve(
-    services: Arc<Services>,
+    services: &Arc<Services>,
     tls: Option<TlsAcceptor>,
     socket: TcpStream,
     peer: SocketAddr,
@@ -230,7 +254,7 @@ async fn serve(
     let within = services.server.handshake_timeout;
     let permit = std::sync::Mutex::new(Some(permit));
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let answer = websocket_or_not(&services, peer, request, &permit);
+        let answer = websocket_or_not(services, peer, request, &permit);
         async move { Ok::<_, Infallible>(answer) }
     });
     http1::Builder::new()
@@ -254,6 +278,7 @@ fn websocket_or_not(
     let answer = match websocket::answer(&parts, &services.server) {
         Ok(answer) => answer,
         Err(answer) => {
+            services.metrics.handshake(Handshake::Refused);
             debug!(%peer, status = answer.status().as_u16(), path = parts.uri.path(), "no WebSocket");
             return answer;
         }
@@ -278,6 +303,7 @@ async fn upgrade(
         Ok(Err(_)) => return debug!(%peer, "upgraded to a stream of another kind"),
         Err(error) => return debug!(%peer, %error, "upgrade failed"),
     };
+    services.metrics.handshake(Handshake::Upgraded);
     let socket = Socket::new(stream, &early, services.websocket_config()).await;
     drop(early);
     let (client, refused) = admit(&services, peer, permit);
@@ -286,7 +312,7 @@ async fn upgrade(
 }
 
 fn admit(services: &Arc<Services>, peer: SocketAddr, permit: OwnedSemaphorePermit) -> (Client, Option<Refusal>) {
-    let outbox = Arc::new(Outbox::new(Arc::clone(&services.outbox)));
+    let outbox = Arc::new(Outbox::new(Arc::clone(&services.outbox), Arc::clone(&services.metrics)));
     let (registration, refused) = services.registry.register(peer.ip(), Arc::clone(&outbox));
     let id = Text::from(format!("{}-{}", services.node, registration.number()));
     (Client { id, peer, outbox, registration, permit }, refused)

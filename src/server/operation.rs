@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::Services;
 use crate::broker::{BrokerError, Confirmation, Identity, Link, SharedSource, Subscribe, Subscription, Transaction};
@@ -23,7 +24,7 @@ pub(super) enum Completed {
     Opened(Ticket, SubscriptionKey, Result<Box<dyn Subscription>, BrokerError>),
     /// The subscription, and how its deliveries are named.
     Cancelled(Ticket, SubscriptionKey, Box<dyn Subscription>, Option<u64>, Result<(), BrokerError>),
-    Published(Ticket, Result<Confirmation, BrokerError>),
+    Published(Ticket, Published, Result<Confirmation, BrokerError>),
     Deleted(Ticket, Result<(), BrokerError>),
 }
 
@@ -73,32 +74,42 @@ pub(super) fn cancel(
     })
 }
 
-pub(super) fn publish(link: Arc<dyn Link>, ticket: Ticket, message: Message) -> Operation {
+pub(super) fn publish(link: Arc<dyn Link>, ticket: Ticket, published: Published, message: Message) -> Operation {
     Box::pin(async move {
         let confirmation = link.reserve().await.map(|permit| link.publish(permit, message));
-        Completed::Published(ticket, confirmation)
+        Completed::Published(ticket, published, confirmation)
     })
 }
 
-pub(super) fn commit(link: Arc<dyn Link>, ticket: Ticket, transaction: Transaction) -> Operation {
-    Box::pin(async move { Completed::Published(ticket, link.commit(transaction).await) })
+pub(super) fn commit(link: Arc<dyn Link>, ticket: Ticket, since: Instant, transaction: Transaction) -> Operation {
+    let published = Published { since, messages: transaction.messages.len() };
+    Box::pin(async move { Completed::Published(ticket, published, link.commit(transaction).await) })
 }
 
 pub(super) fn delete_durable(link: Arc<dyn Link>, ticket: Ticket, name: DurableName) -> Operation {
     Box::pin(async move { Completed::Deleted(ticket, link.delete_durable(&name).await) })
 }
 
+/// Messages that wait for the broker's answer, and since when.
+#[derive(Clone, Copy)]
+pub(super) struct Published {
+    pub(super) since: Instant,
+    pub(super) messages: usize,
+}
+
 /// A confirmation that is on its way, and whose it is.
 pub(super) struct Pending {
     pub(super) ticket: Ticket,
+    /// Absent where nothing is published, but settled.
+    pub(super) published: Option<Published>,
     pub(super) confirmation: Confirmation,
 }
 
 impl Future for Pending {
-    type Output = (Ticket, Result<Outcome, Refusal>);
+    type Output = (Ticket, Option<Published>, Result<Outcome, Refusal>);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let ticket = self.ticket;
-        Pin::new(&mut self.confirmation).poll(context).map(|result| (ticket, result.map_err(Refusal::from)))
+        let (ticket, published) = (self.ticket, self.published);
+        Pin::new(&mut self.confirmation).poll(context).map(|result| (ticket, published, result.map_err(Refusal::from)))
     }
 }

@@ -35,6 +35,15 @@ struct Connections {
     is_draining: bool,
 }
 
+/// How many there are now.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Census {
+    pub(super) connections: usize,
+    pub(super) sessions: usize,
+    /// Bytes that wait in all outboxes.
+    pub(super) waiting: usize,
+}
+
 /// One connection's place in the registry; dropping it gives the place back.
 #[derive(Debug)]
 pub(super) struct Registration {
@@ -94,6 +103,20 @@ impl Registry {
 
     pub(super) fn len(&self) -> usize {
         self.lock().outboxes.len()
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.lock().is_draining
+    }
+
+    /// Counts. It looks at every connection, so it is for those who ask now and then.
+    pub(super) fn census(&self) -> Census {
+        let connections = self.lock();
+        Census {
+            connections: connections.outboxes.len(),
+            sessions: connections.users.values().sum(),
+            waiting: connections.outboxes.values().map(|outbox| outbox.waiting()).sum(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {

@@ -172,6 +172,14 @@ impl Session {
         }
     }
 
+    /// How many deliveries wait for the client's ACK or NACK.
+    pub fn unsettled(&self) -> usize {
+        match &self.state {
+            State::Connected(connected) => connected.subscriptions.unsettled(),
+            _ => 0,
+        }
+    }
+
     /// When [`Input::Deadline`] is due, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         match &self.state {

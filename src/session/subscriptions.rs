@@ -22,6 +22,8 @@ pub(super) enum AckMode {
 pub(super) struct Subscriptions {
     next: u32,
     all: Vec<Subscription>,
+    /// Deliveries of all of them that wait to be acknowledged.
+    unsettled: usize,
 }
 
 #[derive(Debug)]
@@ -165,6 +167,21 @@ impl Subscriptions {
         self.all.get_mut(index)
     }
 
+    /// Changes a subscription, and keeps count of what waits to be acknowledged.
+    fn change<T>(&mut self, key: SubscriptionKey, change: impl FnOnce(&mut Subscription) -> T) -> Option<T> {
+        let subscription = self.get_mut(key)?;
+        let before = subscription.unsettled.len();
+        let changed = change(subscription);
+        let after = subscription.unsettled.len();
+        self.unsettled = self.unsettled + after - before;
+        Some(changed)
+    }
+
+    /// How many deliveries wait to be acknowledged; those that a transaction has claimed do not.
+    pub(super) fn unsettled(&self) -> usize {
+        self.unsettled
+    }
+
     /// The open subscription of that id, or without an id of that destination.
     pub(super) fn find(&self, id: Option<&Text>, destination: &Text) -> Option<SubscriptionKey> {
         let is_meant = |subscription: &&Subscription| match id {
@@ -207,16 +224,17 @@ impl Subscriptions {
     }
 
     pub(super) fn deliver(&mut self, key: SubscriptionKey, delivery: Delivery, version: Version) -> Option<Action> {
-        let subscription = self.get_mut(key).filter(|subscription| !subscription.cancelled)?;
-        Some(Action::Deliver(subscription.deliver(delivery, version)))
+        let deliver =
+            self.change(key, |subscription| (!subscription.cancelled).then(|| subscription.deliver(delivery, version)));
+        deliver.flatten().map(Action::Deliver)
     }
 
     /// Makes everything void that was delivered and not settled.
     pub(super) fn interrupt(&mut self, key: SubscriptionKey) {
-        if let Some(subscription) = self.get_mut(key) {
+        self.change(key, |subscription| {
             subscription.void_before = subscription.next_sequence;
             subscription.unsettled.clear();
-        }
+        });
     }
 
     /// Takes out what an ACK or NACK names.
@@ -235,7 +253,7 @@ impl Subscriptions {
         if named.is_some() && named != subscription.id.as_ref() {
             return Err(unknown());
         }
-        subscription.claim(sequence).ok_or_else(unknown)
+        self.change(key, |subscription| subscription.claim(sequence)).flatten().ok_or_else(unknown)
     }
 
     /// Counts deliveries that a transaction has claimed.
@@ -255,11 +273,12 @@ impl Subscriptions {
 
     /// The transaction that claimed these is aborted: they wait again.
     pub(super) fn give_back(&mut self, key: SubscriptionKey, claimed: Vec<Unsettled>) -> Option<Action> {
-        let subscription = self.get_mut(key)?;
-        subscription.claimed -= claimed.len();
-        let void_before = subscription.void_before;
-        subscription.unsettled.extend(claimed.into_iter().filter(|unsettled| unsettled.sequence >= void_before));
-        subscription.unsettled.make_contiguous().sort_unstable_by_key(|unsettled| unsettled.sequence);
+        self.change(key, |subscription| {
+            subscription.claimed -= claimed.len();
+            let void_before = subscription.void_before;
+            subscription.unsettled.extend(claimed.into_iter().filter(|unsettled| unsettled.sequence >= void_before));
+            subscription.unsettled.make_contiguous().sort_unstable_by_key(|unsettled| unsettled.sequence);
+        })?;
         self.forget_if_settled(key)
     }
 

@@ -9,8 +9,8 @@ import { fileURLToPath } from 'node:url';
 const BINARY = process.env.STOMPGATE_BIN ?? fileURLToPath(new URL('../../target/release/stompgate', import.meta.url));
 const START_LIMIT = 30_000;
 
-/** What every gateway here is started with: heart-beats small enough to be watched. */
-const SETTINGS = { STOMPGATE_SESSION__HEARTBEAT_MIN: '100ms' };
+/** What every gateway here is started with: heart-beats small enough to be watched, and no port that two would want. */
+const SETTINGS = { STOMPGATE_SESSION__HEARTBEAT_MIN: '100ms', STOMPGATE_ADMIN__ENABLED: 'false' };
 
 const running = new Set();
 process.on('exit', () => running.forEach(child => child.kill('SIGKILL')));

@@ -19,6 +19,7 @@ mod frames;
 mod handshake;
 mod heartbeats;
 mod limits;
+mod operation;
 mod queues;
 mod receipts;
 mod replies;

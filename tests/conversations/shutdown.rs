@@ -79,7 +79,10 @@ struct Program {
 impl Program {
     fn start(settings: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stompgate"));
-        command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args(["--listen", "127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         for setting in settings {
             command.args(["--set", setting]);
         }

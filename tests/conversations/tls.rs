@@ -121,6 +121,7 @@ fn a_certificate_that_is_none_stops_the_start() {
     std::fs::write(&file, "no certificate").expect("a place for a file");
     let mut config = Config::default();
     config.server.listen = "127.0.0.1:0".parse().expect("an address");
+    config.admin.enabled = false;
     config.server.tls.certificate = Some(file.clone());
     config.server.tls.key = Some(file.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

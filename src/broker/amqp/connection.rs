@@ -34,6 +34,7 @@ pub(super) struct Connector {
     reconnect_max: Duration,
     closed: watch::Sender<bool>,
     status: Status,
+    reconnects: AtomicU64,
 }
 
 /// The state of the broker, made of the states of its connections.
@@ -103,12 +104,24 @@ impl Connector {
                 running: watch::Sender::new(0),
                 state: watch::Sender::new(LinkState::Recovering),
             },
+            reconnects: AtomicU64::new(0),
         }))
     }
 
     /// Whether the broker can be used.
     pub(super) fn state(&self) -> watch::Receiver<LinkState> {
         self.status.state.subscribe()
+    }
+
+    /// How often a connection was made again.
+    pub(super) fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// How many connections are there now.
+    pub(super) fn connections(&self) -> usize {
+        let lines = self.status.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().filter(|state| **state != LinkState::Recovering).count()
     }
 
     /// The virtual host that all connections are to.
@@ -252,6 +265,7 @@ impl Line {
     /// Lends a connection out until it breaks or the broker is closed.
     async fn hold(&self, connection: Connection) {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        self.connector.reconnects.fetch_add(u64::from(generation > 1), Ordering::Relaxed);
         info!(connection = self.name, generation, "connected to the broker");
         let mut events = Box::pin(connection.events_listener());
         let live = Arc::new(Live { connection, generation });

@@ -23,6 +23,7 @@ use crate::broker::{
     Subscribe, Subscriber, Subscription, Transaction,
 };
 use crate::message::{DeliveryId, DurableName, Message, Outcome, Settlement};
+use crate::metrics::Figures;
 
 /// An AMQP broker.
 pub struct Amqp {
@@ -44,6 +45,7 @@ struct AmqpLink {
     connector: Arc<Connector>,
     publisher: Publisher,
     window: Arc<Semaphore>,
+    max_unconfirmed: usize,
     shared: SharedQueues,
     topology: Arc<Topology>,
     exchange: ShortString,
@@ -63,9 +65,11 @@ pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
     let sharing = Line::start(&connector, "shared");
     let dedicated = Line::start(&connector, "dedicated");
     let topology = Arc::new(Topology::new(Arc::clone(&sharing)));
+    let max_unconfirmed = settings.max_unconfirmed.min(Semaphore::MAX_PERMITS);
     let link = AmqpLink {
         publisher: Publisher::start(settings, exchange.clone(), &publishing, &topology),
-        window: Arc::new(Semaphore::new(settings.max_unconfirmed.min(Semaphore::MAX_PERMITS))),
+        window: Arc::new(Semaphore::new(max_unconfirmed)),
+        max_unconfirmed,
         shared: SharedQueues::start(settings, &exchange, &sharing, &topology),
         connector: Arc::clone(&connector),
         topology,
@@ -95,6 +99,17 @@ impl Broker for Amqp {
 
     fn state(&self) -> watch::Receiver<LinkState> {
         self.connector.state()
+    }
+
+    fn reconnects(&self) -> u64 {
+        self.connector.reconnects()
+    }
+
+    fn report(&self, figures: &mut Figures) {
+        let connections = self.connector.connections();
+        figures.gauge("stompgate_amqp_connections", "Connections to the broker.", connections);
+        let waiting = self.link.max_unconfirmed - self.link.window.available_permits().min(self.link.max_unconfirmed);
+        figures.gauge("stompgate_amqp_unconfirmed", "Messages that wait for the broker's confirmation.", waiting);
     }
 
     async fn close(&self) {

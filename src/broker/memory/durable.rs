@@ -33,6 +33,11 @@ impl Durables {
         Durables { known: HashMap::new(), max }
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
     /// The one of that name, to be read: `InUse` if it is.
     pub(super) fn unread(&mut self, name: &DurableName) -> Result<Option<&mut Durable>, BrokerError> {
         match self.known.get_mut(name) {

@@ -134,7 +134,6 @@ impl Ledger {
     }
 
     /// Bytes taken now.
-    #[cfg(test)]
     pub(super) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }

@@ -89,6 +89,11 @@ impl Exchange {
         self.ledger.counters()
     }
 
+    /// Bytes that wait in all queues.
+    pub(super) fn bytes(&self) -> usize {
+        self.ledger.used()
+    }
+
     // --- settling, and what follows ---
 
     /// Settles deliveries; whether all were there.

@@ -21,6 +21,7 @@ mod publish;
 mod queue;
 mod queues;
 mod readers;
+mod report;
 mod retained;
 mod settings;
 mod shelf;
@@ -41,6 +42,7 @@ use crate::broker::{
     Subscribe, Subscriber, Subscription, Transaction,
 };
 use crate::message::{DeliveryId, DurableName, Message, Outcome, Settlement, Text};
+use crate::metrics::Figures;
 use exchange::Exchange;
 use subscription::{Reader, SharedGuard};
 
@@ -112,6 +114,10 @@ impl Broker for Memory {
 
     fn state(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
+    }
+
+    fn report(&self, figures: &mut Figures) {
+        self.exchange.report(figures);
     }
 
     async fn close(&self) {

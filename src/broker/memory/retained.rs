@@ -32,6 +32,11 @@ impl Retained {
         Retained { kept: BTreeMap::new(), bytes: 0, max, max_bytes }
     }
 
+    /// How many there are, and their bytes.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.kept.len(), self.bytes)
+    }
+
     /// Whether those of `messages` that are to be retained fit, one after the other.
     pub(super) fn admit<'a>(&self, messages: impl Iterator<Item = &'a Message>) -> Result<(), BrokerError> {
         let mut changes: HashMap<&str, Option<usize>> = HashMap::new();

@@ -8,6 +8,7 @@
 //! Back-pressure, from end to end: frames are decoded only while the session is ready and the outbox has room, and the
 //! socket is read only when all that came has been decoded.
 
+mod count;
 mod perform;
 
 use std::collections::VecDeque;
@@ -25,14 +26,15 @@ use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message as WebSock
 use tracing::{debug, info};
 
 use super::consumers::Consumers;
-use super::operation::{Completed, Operation, Pending};
+use super::operation::{Completed, Operation, Pending, Published};
 use super::socket::Socket;
 use super::{Client, Services};
 use crate::broker::{Event as BrokerEvent, Link};
 use crate::hub::Membership;
 use crate::hub::outbox::{Item, Outbox, Signal};
 use crate::message::{CloseCode, Delivery, DeliveryId, Message, Outcome, Refusal, Settlement};
-use crate::session::{Action, Done, Input, Session, SubscriptionKey, Ticket};
+use crate::metrics::{Holdings, Overrun, Run};
+use crate::session::{Action, Input, Session, SubscriptionKey, Ticket};
 use crate::stomp::{Decoder, Item as Decoded, Limits};
 
 /// Frames and heart-beats of one client that are handled before other tasks have their turn.
@@ -76,6 +78,10 @@ pub(super) struct Connection {
     last_ping: Instant,
     unanswered_pings: u32,
     timer: Pin<Box<Sleep>>,
+    /// When the last input was handled: what follows from it counts from there, and asks no clock.
+    handled: Instant,
+    has_connected: bool,
+    holdings: Holdings,
 }
 
 #[derive(Default)]
@@ -94,7 +100,7 @@ enum Event {
     WriteFailed(WebSocketError),
     Signal(Signal),
     Completed(Completed),
-    Confirmed(Ticket, Result<Outcome, Refusal>),
+    Confirmed(Ticket, Option<Published>, Result<Outcome, Refusal>),
     Consumer(SubscriptionKey, BrokerEvent),
     Timer,
 }
@@ -112,6 +118,7 @@ impl Connection {
             frame: Some(settings.max_connect_bytes),
         };
         let session = Session::new(client.id.clone(), Arc::clone(settings), services.separators, now);
+        let holdings = services.metrics.holdings();
         Connection {
             session,
             decoder: Decoder::new(limits),
@@ -137,6 +144,9 @@ impl Connection {
             last_ping: now,
             unanswered_pings: 0,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            handled: now,
+            has_connected: false,
+            holdings,
         }
     }
 
@@ -202,9 +212,10 @@ impl Connection {
             return Poll::Ready(Event::Completed(completed));
         }
         if !self.confirmations.is_empty()
-            && let Poll::Ready(Some((ticket, result))) = Pin::new(&mut self.confirmations).poll_next(context)
+            && let Poll::Ready(Some(confirmed)) = Pin::new(&mut self.confirmations).poll_next(context)
         {
-            return Poll::Ready(Event::Confirmed(ticket, result));
+            let (ticket, published, result) = confirmed;
+            return Poll::Ready(Event::Confirmed(ticket, published, result));
         }
         self.poll_inbound(context)
     }
@@ -259,7 +270,9 @@ impl Connection {
                 }
             }
             let now = now();
-            self.outbox.written(now);
+            if let Some(written) = self.outbox.written(now) {
+                self.services.metrics.written(written.waiting, written.age);
+            }
             if std::mem::take(&mut self.writing.spoken) {
                 self.session.sent(now);
             }
@@ -275,13 +288,26 @@ impl Connection {
 
     /// Writes the batch; and says whether there was anything to write.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, WebSocketError>> {
-        loop {
-            ready!(self.socket.poll_feed(context))?;
-            let Some(Item { frame, text, settle }) = self.writing.batch.pop_front() else { break };
+        let mut run = Run::default();
+        let fed = loop {
+            match self.socket.poll_feed(context) {
+                Poll::Ready(Ok(())) => {}
+                unfinished => break unfinished,
+            }
+            let Some(Item { frame, command, text, settle }) = self.writing.batch.pop_front() else {
+                break Poll::Ready(Ok(()));
+            };
+            if let Some(ended) = run.add(command, frame.len()) {
+                self.services.metrics.sent(ended);
+            }
             self.socket.begin(frame, text);
             self.writing.spoken = true;
             self.writing.settle.extend(settle);
+        };
+        if !run.is_empty() {
+            self.services.metrics.sent(run);
         }
+        ready!(fed)?;
         if self.socket.is_flushed() {
             return Poll::Ready(Ok(false));
         }
@@ -332,7 +358,7 @@ impl Connection {
             Event::Signal(Signal::Shutdown) => self.input(Input::Shutdown),
             Event::Signal(Signal::End(refusal)) => self.on_end(refusal),
             Event::Completed(completed) => self.on_completed(completed),
-            Event::Confirmed(ticket, result) => self.input(Input::Done(ticket, result.map(Done::Outcome))),
+            Event::Confirmed(ticket, published, result) => self.on_confirmed(ticket, published, result),
             Event::Consumer(key, event) => self.on_consumer(key, event),
             Event::Timer => self.on_timer(),
         }
@@ -393,6 +419,7 @@ impl Connection {
     /// The session must end: nothing that was waiting could be of use to a client that does not read.
     fn on_end(&mut self, refusal: Refusal) {
         if refusal.close == CloseCode::SLOW_CONSUMER {
+            self.services.metrics.overrun(Overrun::Disconnect);
             self.outbox.clear();
         }
         self.input(Input::Refused(refusal));
@@ -464,7 +491,8 @@ impl Connection {
     /// Hands an input to the session. What it wants sent is sent at once; what goes to the broker waits for its turn.
     fn input(&mut self, input: Input) {
         let mut actions = Vec::new();
-        self.session.handle(input, now(), &mut actions);
+        self.handled = now();
+        self.session.handle(input, self.handled, &mut actions);
         if self.session.is_ended() {
             self.memberships.clear(); // no MESSAGE follows an ERROR
         }
@@ -474,6 +502,7 @@ impl Connection {
                 action => self.actions.push_back(action),
             }
         }
+        self.holdings.set(self.memberships.len(), self.consumers.len(), self.session.unsettled());
     }
 
     /// Performs actions and decodes frames until one of them has to wait. True if there is more, and only the turn of
@@ -497,9 +526,15 @@ impl Connection {
                 return true;
             }
             decoded += 1;
-            match self.decoder.next() {
-                Ok(Some(Decoded::Frame(frame))) => self.input(Input::Frame(frame)),
-                Ok(Some(Decoded::Heartbeat)) => {}
+            let before = self.decoder.buffered();
+            let next = self.decoder.next();
+            let bytes = before.saturating_sub(self.decoder.buffered());
+            match next {
+                Ok(Some(Decoded::Frame(frame))) => {
+                    self.services.metrics.received(Some(frame.command), bytes);
+                    self.input(Input::Frame(frame));
+                }
+                Ok(Some(Decoded::Heartbeat)) => self.services.metrics.received(None, bytes),
                 Ok(None) => self.undecoded = false,
                 Err(error) => self.input(Input::Refused(error.into())),
             }
@@ -515,6 +550,7 @@ impl Connection {
         self.outbox.discard_unsettled(|_| true);
         let within = self.services.server.close_timeout;
         let closing = self.closing.take();
+        self.count_end(closing.as_ref().map(|(code, _)| *code));
         let (link, will) = (self.link.clone(), self.will.take());
         let (operation, consumers) = (self.operation.take(), std::mem::take(&mut self.consumers));
         let confirm_within = self.services.session.confirm_timeout;

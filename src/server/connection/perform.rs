@@ -5,23 +5,29 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tracing::info;
 
+use super::count::outcome_of;
 use super::{Connection, now};
 use crate::broker::Confirmation;
 use crate::hub::outbox::Item;
 use crate::hub::{render, render_frame};
 use crate::message::{DeliveryId, Outcome, Refusal};
-use crate::server::operation::{self, Completed, Pending};
+use crate::server::operation::{self, Completed, Pending, Published};
 use crate::session::{Action, Deliver, Done, Input, Request, SubscriptionKey, Ticket};
-use crate::stomp::{HEARTBEAT, Limits, MessageFrame};
+use crate::stomp::{Command, HEARTBEAT, Limits, MessageFrame};
 
 impl Connection {
     /// Performs one action, or begins the operation that does.
     pub(super) fn perform(&mut self, action: Action) {
         match (action, self.link.clone()) {
-            (Action::Send(frame), _) => self.send(render_frame(&frame, self.session.version())),
+            (Action::Send(frame), _) => {
+                if frame.command == Command::Error {
+                    self.count_error(&frame);
+                }
+                self.send(render_frame(&frame, self.session.version()));
+            }
             (Action::Deliver(deliver), _) => self.deliver(&deliver),
             (Action::Heartbeat, _) => {
-                self.send(Item { frame: Bytes::from_static(HEARTBEAT), text: true, settle: None });
+                self.send(Item { frame: Bytes::from_static(HEARTBEAT), command: None, text: true, settle: None });
             }
             (Action::Close(code, reason), _) => self.closing = Some((code, reason)),
             (Action::PublishWill(will), _) => self.will = Some(will),
@@ -31,15 +37,18 @@ impl Connection {
                 let services = Arc::clone(&self.services);
                 self.operation = Some(operation::authenticate(services, self.client.id.clone(), ticket, credentials));
             }
-            (Action::Publish(ticket, message), Some(link)) => match link.try_reserve() {
-                Some(permit) => self.confirm(ticket, link.publish(permit, message)),
-                None => self.operation = Some(operation::publish(link, ticket, message)),
-            },
+            (Action::Publish(ticket, message), Some(link)) => {
+                let published = Published { since: self.handled, messages: 1 };
+                match link.try_reserve() {
+                    Some(permit) => self.confirm(ticket, Some(published), link.publish(permit, message)),
+                    None => self.operation = Some(operation::publish(link, ticket, published, message)),
+                }
+            }
             (Action::Settle(ticket, deliveries, settlement), Some(link)) => {
-                self.confirm(ticket, link.settle(&deliveries, settlement));
+                self.confirm(ticket, None, link.settle(&deliveries, settlement));
             }
             (Action::Commit(ticket, transaction), Some(link)) => {
-                self.operation = Some(operation::commit(link, ticket, transaction));
+                self.operation = Some(operation::commit(link, ticket, self.handled, transaction));
             }
             (Action::Subscribe(ticket, key, Request::Shared(source, reader)), Some(link)) => {
                 let (hub, outbox) = (self.services.hub.clone(), Arc::clone(&self.outbox));
@@ -72,7 +81,8 @@ impl Connection {
             headers: &delivery.message.headers,
             body: &delivery.message.body,
         };
-        let (item, _) = render(&frame, self.session.version());
+        let (item, left_out) = render(&frame, self.session.version());
+        self.services.metrics.headers_left_out(left_out);
         self.send(Item { settle: *settle_when_written, ..item });
     }
 
@@ -89,16 +99,29 @@ impl Connection {
         self.input(Input::Done(ticket, Ok(Done::Outcome(Outcome::DONE))));
     }
 
-    fn confirm(&mut self, ticket: Ticket, confirmation: Confirmation) {
+    fn confirm(&mut self, ticket: Ticket, published: Option<Published>, confirmation: Confirmation) {
         match confirmation {
-            Confirmation::Ready(result) => {
-                self.input(Input::Done(ticket, result.map(Done::Outcome).map_err(Refusal::from)));
-            }
-            Confirmation::Waiting(_) => self.confirmations.push(Pending { ticket, confirmation }),
+            Confirmation::Ready(result) => self.on_confirmed(ticket, published, result.map_err(Refusal::from)),
+            Confirmation::Waiting(_) => self.confirmations.push(Pending { ticket, published, confirmation }),
         }
     }
 
+    /// The broker answered, or cannot.
+    pub(super) fn on_confirmed(
+        &mut self,
+        ticket: Ticket,
+        published: Option<Published>,
+        result: Result<Outcome, Refusal>,
+    ) {
+        let outcome = outcome_of(&result);
+        self.input(Input::Done(ticket, result.map(Done::Outcome)));
+        self.count_published(published, outcome);
+    }
+
     pub(super) fn on_completed(&mut self, completed: Completed) {
+        if let Completed::Authenticated(_, result) = &completed {
+            self.count_authentication(result.as_ref().err());
+        }
         match completed {
             Completed::Authenticated(ticket, Ok((principal, link))) => {
                 let capabilities = link.capabilities();
@@ -126,20 +149,26 @@ impl Connection {
                 let done = result.map(|()| Done::Outcome(Outcome::DONE)).map_err(Refusal::from);
                 self.input(Input::Done(ticket, done));
             }
-            Completed::Published(ticket, Ok(confirmation)) => self.confirm(ticket, confirmation),
+            Completed::Published(ticket, published, Ok(confirmation)) => {
+                self.confirm(ticket, Some(published), confirmation);
+            }
+            Completed::Published(ticket, published, Err(error)) => {
+                self.on_confirmed(ticket, Some(published), Err(error.into()));
+            }
             Completed::Deleted(ticket, result) => {
                 let done = result.map(|()| Done::Outcome(Outcome::DONE)).map_err(Refusal::from);
                 self.input(Input::Done(ticket, done));
             }
             Completed::Authenticated(ticket, Err(refusal)) => self.input(Input::Done(ticket, Err(refusal))),
-            Completed::Joined(ticket, _, Err(error))
-            | Completed::Opened(ticket, _, Err(error))
-            | Completed::Published(ticket, Err(error)) => self.input(Input::Done(ticket, Err(error.into()))),
+            Completed::Joined(ticket, _, Err(error)) | Completed::Opened(ticket, _, Err(error)) => {
+                self.input(Input::Done(ticket, Err(error.into())));
+            }
         }
     }
 
     /// From CONNECTED on, the version's own rules and the larger limits hold.
     fn lift_limits(&mut self) {
+        self.count_connected();
         let Some(principal) = self.session.principal() else { return };
         let (name, version) = (&principal.name, self.session.version().as_str());
         info!(session = %self.client.id, peer = %self.client.peer, user = %name, version, "connected");

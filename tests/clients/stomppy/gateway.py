@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parents[3]
 BINARY = Path(os.environ.get("STOMPGATE_BIN", ROOT / "target/release/stompgate"))
 START_LIMIT = 30
 
-# What every gateway here is started with: heart-beats small enough to be watched.
-SETTINGS = {"STOMPGATE_SESSION__HEARTBEAT_MIN": "100ms"}
+# What every gateway here is started with: heart-beats small enough to be watched, and no port that two would want.
+SETTINGS = {"STOMPGATE_SESSION__HEARTBEAT_MIN": "100ms", "STOMPGATE_ADMIN__ENABLED": "false"}
 
 # So that a run that is told to end takes its gateways with it.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))

@@ -47,6 +47,7 @@ pub(crate) fn gateway_with(change: impl FnOnce(&mut Config)) -> Gateway {
     let mut config = Config::default();
     config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     crate::peer::prepare(&mut config);
+    config.admin.listen = config.server.listen;
     change(&mut config);
     config.check().expect("settings that go together");
     Gateway::start(config).expect("a gateway that starts")

@@ -1,0 +1,209 @@
+//! What the metrics say after what happened.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use stompgate::broker::Kind;
+use stompgate::gateway::Gateway;
+use stompgate::hub::{OutboxPolicy, WhenFull};
+
+use super::scraped;
+use crate::support::raw::request;
+use crate::support::{Client, Raw, gateway, gateway_with, soon};
+
+/// The value of a series, which must be there.
+fn value(text: &str, series: &str) -> f64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{series} in {text}")).parse().expect("a number")
+}
+
+#[track_caller]
+fn assert_values(text: &str, expected: &[(&str, f64)]) {
+    for (series, expected) in expected {
+        let found = value(text, series);
+        assert!((found - expected).abs() < 1e-9, "{series} is {found}, not {expected}");
+    }
+}
+
+/// Waits until a series has this value: what a client has seen is counted a moment later.
+async fn reaches(gateway: &Gateway, series: &str, expected: f64) -> String {
+    soon(series, async {
+        loop {
+            let text = scraped(gateway).await;
+            if (value(&text, series) - expected).abs() < 1e-9 {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_conversation_shows() {
+    let gateway = gateway();
+    let mut reader = Client::connect(&gateway, "1.2").await;
+    reader.subscribe("id:0\ndestination:/topic/a").await;
+    reader.subscribe("id:1\ndestination:/queue/a\nack:client").await;
+    let mut other = Client::connect(&gateway, "1.2").await;
+    other.subscribe("id:0\ndestination:/topic/a").await;
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    writer.does("SEND\ndestination:/topic/a\n\nhello").await;
+    reader.expect("MESSAGE").await;
+    other.expect("MESSAGE").await;
+    writer.does("SEND\ndestination:/topic/nobody\n\nhello").await;
+    writer.does("SEND\ndestination:/queue/a\n\nhello").await;
+    let delivery = reader.expect("MESSAGE").await.get("ack");
+    let text = reaches(&gateway, "stompgate_frames_total{command=\"MESSAGE\",direction=\"out\"}", 3.0).await;
+    assert_values(
+        &text,
+        &[
+            ("stompgate_connections", 3.0),
+            ("stompgate_sessions", 3.0),
+            ("stompgate_handshakes_total{outcome=\"upgraded\"}", 3.0),
+            ("stompgate_connects_total{outcome=\"connected\"}", 3.0),
+            ("stompgate_authentications_total{outcome=\"accepted\"}", 3.0),
+            ("stompgate_subscriptions{kind=\"shared\"}", 2.0),
+            ("stompgate_subscriptions{kind=\"dedicated\"}", 1.0),
+            ("stompgate_upstream_subscriptions", 1.0),
+            ("stompgate_unacknowledged_deliveries", 1.0),
+            ("stompgate_frames_total{command=\"SEND\",direction=\"in\"}", 3.0),
+            ("stompgate_frames_total{command=\"CONNECTED\",direction=\"out\"}", 3.0),
+            ("stompgate_publishes_total{outcome=\"confirmed\"}", 2.0),
+            ("stompgate_publishes_total{outcome=\"unroutable\"}", 1.0),
+            ("stompgate_receipt_seconds_count", 3.0),
+            ("stompgate_broker_state{state=\"up\"}", 1.0),
+            ("stompgate_memory_queues", 1.0),
+        ],
+    );
+    let bytes = value(&text, "stompgate_frame_bytes_total{command=\"SEND\",direction=\"in\"}");
+    assert!(bytes > 3.0 * 35.0 && bytes < 3.0 * 100.0, "{bytes} of three frames");
+    assert!(value(&text, "stompgate_delivery_seconds_count") >= 2.0);
+    assert!(value(&text, "process_resident_memory_bytes") > 0.0);
+
+    reader.does(&format!("ACK\nid:{delivery}")).await;
+    reaches(&gateway, "stompgate_unacknowledged_deliveries", 0.0).await;
+    reader.does("UNSUBSCRIBE\nid:1").await;
+    reaches(&gateway, "stompgate_subscriptions{kind=\"dedicated\"}", 0.0).await;
+    reader.disconnect().await;
+    other.disconnect().await;
+    writer.vanish();
+    let text = reaches(&gateway, "stompgate_connections", 0.0).await;
+    assert_values(
+        &text,
+        &[
+            ("stompgate_sessions", 0.0),
+            ("stompgate_subscriptions{kind=\"shared\"}", 0.0),
+            ("stompgate_upstream_subscriptions", 0.0),
+            ("stompgate_closes_total{code=\"1000\"}", 2.0),
+            ("stompgate_closes_total{code=\"client\"}", 1.0),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_counted_by_its_code() {
+    let gateway = gateway_with(|config| {
+        config.session.max_frames_per_second = 1;
+        config.server.max_connections = 1;
+    });
+    let mut refused = Raw::tcp(&gateway).await;
+    refused.write(request("GET /nowhere HTTP/1.1", &[])).await;
+    assert_eq!(refused.answer().await.status, 404);
+    let mut first = Client::connect(&gateway, "1.2").await;
+    let mut second = Client::open(&gateway).await;
+    second.expect_error("overload", 1013).await;
+    for _ in 0..10 {
+        if first.try_send_message("SEND\ndestination:/topic/a\n\n\0").await.is_err() {
+            break;
+        }
+    }
+    first.expect_error("rate-exceeded", 4429).await;
+    let text = reaches(&gateway, "stompgate_closes_total{code=\"4429\"}", 1.0).await;
+    assert_values(
+        &text,
+        &[
+            ("stompgate_handshakes_total{outcome=\"refused\"}", 1.0),
+            ("stompgate_connects_total{outcome=\"refused\"}", 1.0),
+            ("stompgate_errors_total{code=\"overload\"}", 1.0),
+            ("stompgate_errors_total{code=\"rate-exceeded\"}", 1.0),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_message_that_a_queue_has_no_room_for_is_rejected() {
+    let gateway = gateway_with(|config| config.broker.memory.max_queue_length = 1);
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    writer.does("SEND\ndestination:/queue/a\n\nx").await;
+    writer.send("SEND\ndestination:/queue/a\nreceipt:1\n\nx").await;
+    writer.expect_error("rejected", 1008).await;
+    reaches(&gateway, "stompgate_publishes_total{outcome=\"rejected\"}", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_shows_with_its_policy() {
+    for (when_full, name) in [(WhenFull::DropNewest, "drop-newest"), (WhenFull::DropOldest, "drop-oldest")] {
+        let gateway = gateway_with(|config| {
+            config.outbox.max_bytes = 64 * 1024;
+            config.outbox.policy = vec![OutboxPolicy { destination: "/topic/flood".to_owned(), when_full, key: None }];
+        });
+        let mut slow = Client::connect_narrow(&gateway, "1.2").await;
+        slow.subscribe("id:0\ndestination:/topic/flood").await;
+        let mut writer = Client::connect(&gateway, "1.2").await;
+        let body = "x".repeat(16 * 1024);
+        let dropped = format!("stompgate_messages_dropped_total{{reason=\"{name}\"}}");
+        soon("a message to be dropped", async {
+            while value(&scraped(&gateway).await, &dropped) < 3.0 {
+                writer.does(&format!("SEND\ndestination:/topic/flood\n\n{body}")).await;
+            }
+        })
+        .await;
+        let text = scraped(&gateway).await;
+        assert!(value(&text, &format!("stompgate_outbox_overruns_total{{policy=\"{name}\"}}")) >= 3.0, "{text}");
+        assert!(value(&text, "stompgate_outbox_waiting_bytes") > 0.0, "{text}");
+    }
+}
+
+/// The names of all families that gateways of every kind have.
+async fn names() -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for kind in [Kind::Memory, Kind::Amqp] {
+        let gateway = gateway_with(|config| config.broker.kind = kind);
+        let text = scraped(&gateway).await;
+        soon("the end", gateway.shut_down()).await;
+        names.extend(text.lines().filter_map(|line| Some(line.strip_prefix("# TYPE ")?.split(' ').next()?.to_owned())));
+    }
+    names
+}
+
+#[cfg(feature = "amqp")]
+#[tokio::test]
+async fn the_readme_names_every_metric_and_no_other() {
+    let readme = include_str!("../../../README.md");
+    let section = readme.split("### Metrics").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a section");
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let told: BTreeSet<String> = rows
+        .flat_map(|row| row.split('|').nth(1).expect("a first column").split('`').skip(1).step_by(2))
+        .map(|name| name.split('{').next().expect("a name").to_owned())
+        .collect();
+    assert_eq!(told, names().await);
+}
+
+#[tokio::test]
+async fn prometheus_finds_nothing_to_say_against_the_names() {
+    let text = scraped(&gateway()).await;
+    let mut child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool, of Debian's package prometheus, which tests/run installs");
+    child.stdin.take().expect("its input").write_all(text.as_bytes()).expect("a reader");
+    let output = child.wait_with_output().expect("an end");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.is_empty(), "{said}{}", String::from_utf8_lossy(&output.stdout));
+}
