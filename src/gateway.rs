@@ -37,7 +37,7 @@ impl Gateway {
     /// # Errors
     /// Settings that cannot be carried out: an address in use, a certificate that is none. The text names the setting.
     pub fn start(config: Config) -> io::Result<Gateway> {
-        let broker = broker::connect(&config.broker).map_err(io::Error::other)?;
+        let broker = broker::connect(&config.broker, config.auth.cache).map_err(io::Error::other)?;
         let scheme = if config.server.tls.files().is_some() { "wss" } else { "ws" };
         let path = config.server.path.clone();
         let server = Server::bind(Parts {

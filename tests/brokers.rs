@@ -49,7 +49,7 @@ mod backends {
 
     #[cfg(feature = "amqp")]
     pub(crate) async fn amqp() -> Arc<dyn Broker> {
-        amqp_with(amqp::Settings { queue_arguments: true, ..amqp::Settings::default() }).await
+        amqp_with(amqp::Settings { queue_arguments: Some(true), ..amqp::Settings::default() }).await
     }
 
     #[cfg(feature = "amqp")]

@@ -129,7 +129,8 @@ fn a_typo_names_key_and_place_and_the_key_that_was_meant() {
     assert_eq!(
         problems(&stompgate(&["check", "--set", "session.max_bodies=5", "--set", "auth.colour=red"], &[])),
         [
-            "auth.colour (--set): unknown key; there are auth.kind, auth.trust_remote, auth.max_sessions_per_user",
+            "auth.colour (--set): unknown key; there are auth.kind, auth.trust_remote, auth.max_sessions_per_user, \
+             auth.cache",
             "session.max_bodies (--set): unknown key; did you mean session.max_body?"
         ]
     );
@@ -338,6 +339,45 @@ fn a_broker_can_be_named_by_one_uri_and_its_passcode_stays_secret() {
     let found = problems(&stompgate(&["check", "--set", "broker.kind=amqp"], &[bad]));
     assert!(found.len() == 1 && found[0].starts_with("broker.amqp.uri ("), "{found:?}");
     assert!(!found[0].contains("hunter2"), "{found:?}");
+}
+
+#[cfg(feature = "amqp")]
+#[test]
+fn virtual_hosts_are_one_setting_however_their_names_are_written() {
+    let file = file("hosts", "[broker.amqp.virtual_hosts]\n\"shop.example.com\" = \"shop\"\nblog = \"/blog\"\n");
+    let line =
+        format!("broker.amqp.virtual_hosts = {{ blog = \"/blog\", \"shop.example.com\" = \"shop\" }}  # file {file}");
+    assert_eq!(shown("broker.amqp.virtual_hosts", &["--config", &file], &[]), line);
+    let variable = [("STOMPGATE_BROKER__AMQP__VIRTUAL_HOSTS", "{ \"shop.example.com\" = \"shop\" }")];
+    let shown = shown("broker.amqp.virtual_hosts", &[], &variable);
+    assert!(shown.starts_with("broker.amqp.virtual_hosts = { \"shop.example.com\" = \"shop\" }"), "{shown}");
+    let found = problems(&stompgate(&["check", "--set", "broker.amqp.virtual_hosts=shop"], &[]));
+    assert!(found.len() == 1 && found[0].starts_with("broker.amqp.virtual_hosts (--set): expected "), "{found:?}");
+}
+
+#[cfg(feature = "amqp")]
+#[test]
+fn logins_are_checked_where_they_are_used_or_not_at_all() {
+    let set = |settings: &[&str]| {
+        let flags = settings.iter().flat_map(|setting| ["--set", setting]);
+        stompgate(&["check"].into_iter().chain(flags).collect::<Vec<_>>(), &[])
+    };
+    let (amqp, broker, per_user) = ("broker.kind=amqp", "auth.kind=broker", "broker.amqp.identity=per-user");
+    let remote = "server.listen=0.0.0.0:0";
+    assert!(set(&[amqp, broker, per_user, remote]).status.success(), "and it may listen everywhere");
+    for (settings, key) in [
+        (&[amqp, broker] as &[&str], "auth.kind (--set): "),
+        (&[broker], "auth.kind (--set): "),
+        (&[broker, per_user], "auth.kind (--set): "),
+        (&[amqp, per_user], "broker.amqp.identity (--set): "),
+        (&[per_user], "broker.amqp.identity (--set): "),
+    ] {
+        let found = problems(&set(settings));
+        assert!(found.len() == 1 && found[0].starts_with(key), "{settings:?}: {found:?}");
+        for part in ["auth.kind", "broker.amqp.identity"] {
+            assert!(found[0].contains(part), "{part} in {found:?}");
+        }
+    }
 }
 
 #[cfg(feature = "amqp")]

@@ -10,12 +10,15 @@
 pub mod amqp;
 pub mod memory;
 mod settings;
+mod tenant;
 mod topics;
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -26,16 +29,20 @@ pub use crate::message::{Capabilities, SharedSource, Source, Subscribe, Transact
 use crate::message::{Delivery, DeliveryId, DurableName, Message, Outcome, Principal, Refusal, Settlement, Text};
 use crate::metrics::Figures;
 
-/// The broker that the settings ask for.
+/// The broker that the settings ask for. A login that it has checked itself need not be checked again for the time of
+/// `verified_for` (`auth.cache`).
 ///
 /// # Errors
 /// Settings that it cannot work with, or a broker that this version does not have; the text names the setting.
-pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, Box<dyn std::error::Error + Send + Sync>> {
+pub fn connect(
+    settings: &Settings,
+    verified_for: Duration,
+) -> Result<Arc<dyn Broker>, Box<dyn std::error::Error + Send + Sync>> {
     settings.check()?;
     match settings.kind {
         Kind::Memory => Ok(memory::connect(&settings.memory)?),
         #[cfg(feature = "amqp")]
-        Kind::Amqp => Ok(amqp::connect(&settings.amqp)?),
+        Kind::Amqp => Ok(amqp::connect(&amqp::Settings { verified_for, ..settings.amqp.clone() })?),
         _ => Err(BrokerError::Unavailable.into()), // the check has said so with more words
     }
 }
@@ -62,12 +69,21 @@ pub trait Broker: Send + Sync + 'static {
 }
 
 /// On whose behalf a link is opened.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Identity {
     /// Who connects.
     pub principal: Principal,
     /// The virtual host that CONNECT asked for, if any.
     pub tenant: Option<Text>,
+    /// The passcode in CONNECT. Only a broker that checks logins itself looks at it; it is never logged.
+    pub passcode: Option<Text>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Identity");
+        shown.field("principal", &self.principal).field("tenant", &self.tenant).finish_non_exhaustive()
+    }
 }
 
 /// Whether a broker can be used.
@@ -262,9 +278,20 @@ pub enum BrokerError {
         /// The full key of the setting.
         setting: &'static str,
     },
-    /// The broker does not let this principal do it. The text is the login's name.
-    #[error("access refused for {0}")]
-    AccessRefused(String),
+    /// The broker does not know this login, or not with this passcode.
+    #[error("the login {0} is not accepted")]
+    NotAuthenticated(String),
+    /// The broker does not let this user do it.
+    #[error("{what}: access refused for {user}")]
+    AccessRefused {
+        /// The broker's user.
+        user: String,
+        /// What was asked for, a noun.
+        what: String,
+    },
+    /// No virtual host of that name, or none for this user.
+    #[error("no virtual host {0}")]
+    UnknownTenant(String),
     /// A delivery of the transaction was lost with its link.
     #[error("a delivery was lost with its link")]
     DeliveryLost,
@@ -281,7 +308,9 @@ impl From<BrokerError> for Refusal {
             BrokerError::InUse(name) => Refusal::durable_in_use(&name),
             BrokerError::Rejected(why) => Refusal::rejected(&why),
             BrokerError::LimitExceeded { what, limit, setting } => Refusal::limit_exceeded(&what, limit, setting),
-            BrokerError::AccessRefused(user) => Refusal::access_refused(&user),
+            BrokerError::NotAuthenticated(user) => Refusal::not_authenticated(&user),
+            BrokerError::AccessRefused { user, what } => Refusal::access_refused(&user, &what),
+            BrokerError::UnknownTenant(host) => Refusal::unknown_host(&host),
             BrokerError::DeliveryLost => Refusal::delivery_lost(),
             BrokerError::Unavailable => Refusal::broker_unavailable(),
         }

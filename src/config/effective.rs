@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use figment::value::Value;
 
-use super::Loaded;
 use super::extract::known_keys;
+use super::{Config, Loaded};
 
 const MASK: &str = "***";
 
@@ -15,7 +15,8 @@ impl Loaded {
     pub fn effective(&self) -> String {
         let tree = Value::serialize(&self.config).expect("settings are plain data with string keys");
         let mut text = String::new();
-        for key in known_keys(&tree) {
+        let defaults = Value::serialize(Config::default()).expect("settings are plain data with string keys");
+        for key in known_keys(&defaults) {
             let origin = self.origins.get(&key).map_or("default", String::as_str);
             // A value that is not there has no spelling in TOML.
             let line = match tree.find_ref(&key).and_then(|value| toml::Value::try_from(value).ok()) {

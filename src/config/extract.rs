@@ -160,13 +160,14 @@ pub(super) fn known_keys(defaults: &Value) -> Vec<String> {
 
 fn leaves(prefix: &str, value: &Value, keys: &mut Vec<String>) {
     match value.as_dict() {
-        Some(dict) => {
+        // A table whose keys are the user's, such as host names, has none by default: it is one setting.
+        Some(dict) if !dict.is_empty() || prefix.is_empty() => {
             for (name, value) in dict {
                 let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
                 leaves(&key, value, keys);
             }
         }
-        None => keys.push(prefix.to_owned()),
+        _ => keys.push(prefix.to_owned()),
     }
 }
 

@@ -92,26 +92,52 @@ impl Config {
         faults.join(self.server.check());
         faults.join(self.session.check());
         faults.join(self.outbox.check(self.destination.separators));
+        faults.join(self.auth.check());
         faults.join(self.broker.check());
         faults.join(self.node.check());
         faults.join(self.admin.check());
         faults.join(self.log.check());
         faults.join(self.check_trust());
+        faults.join(self.check_identity());
         faults.into_result()
     }
 
     fn check_trust(&self) -> Result<(), Faults> {
         let mut faults = Faults::default();
-        let auth::Kind::Trust = self.auth.kind;
+        let is_trusting = self.auth.kind == auth::Kind::Trust;
         let listen = self.server.listen;
         faults.demand(
-            listen.ip().to_canonical().is_loopback() || self.auth.trust_remote,
+            !is_trusting || listen.ip().to_canonical().is_loopback() || self.auth.trust_remote,
             "server.listen",
             format!(
                 "is {listen}, which other machines can reach, and auth.kind = \"trust\" lets everybody in under any \
                  name without a password; listen on 127.0.0.1, or set auth.trust_remote = true if that is what you want"
             ),
         );
+        faults.into_result()
+    }
+}
+
+impl Config {
+    /// The broker can check only logins that are used at it, and must check those that are.
+    fn check_identity(&self) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        let is_checked = self.auth.kind == auth::Kind::Broker;
+        let is_amqp = self.broker.kind == broker::Kind::Amqp;
+        let is_per_user = self.broker.amqp.identity == broker::amqp::Identity::PerUser;
+        if is_checked && !is_amqp {
+            let why = "is \"broker\", and only RabbitMQ checks logins: set broker.kind = \"amqp\" and \
+                       broker.amqp.identity = \"per-user\", or auth.kind = \"trust\"";
+            faults.add("auth.kind", why);
+        } else if is_checked && !is_per_user {
+            let why = "is \"broker\", and with broker.amqp.identity = \"service\" no client logs in at the broker: set \
+                       broker.amqp.identity = \"per-user\", or auth.kind = \"trust\"";
+            faults.add("auth.kind", why);
+        } else if is_per_user && !is_checked {
+            let why = "is \"per-user\", and with auth.kind = \"trust\" nobody checks passcodes: set auth.kind = \
+                       \"broker\" (with broker.kind = \"amqp\"), or broker.amqp.identity = \"service\"";
+            faults.add("broker.amqp.identity", why);
+        }
         faults.into_result()
     }
 }

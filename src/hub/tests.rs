@@ -247,8 +247,8 @@ async fn a_subscription_that_ended_ends_its_sessions() {
     let (script, link) = scripted();
     let hub = hub();
     let Joined { outbox, membership: _membership } = join(&hub, &link, "a", reader("sub-0", Version::V12)).await;
-    script.subscriber().ended(&BrokerError::AccessRefused("ada".into()));
-    assert_eq!(taken(&outbox).1, Some(Signal::End(Refusal::access_refused("ada"))));
+    script.subscriber().ended(&BrokerError::NotAuthenticated("ada".into()));
+    assert_eq!(taken(&outbox).1, Some(Signal::End(Refusal::not_authenticated("ada"))));
 }
 
 #[tokio::test]

@@ -157,10 +157,11 @@ impl Refusal {
         Self::new("bad-connect", CloseCode::PROTOCOL, "Bad CONNECT", detail)
     }
 
-    /// A `host` that is no virtual host of this gateway.
+    /// A `host` that means no virtual host, or none that this user may use.
     pub fn unknown_host(host: &str) -> Self {
-        let detail =
-            format!("CONNECT has host:{host}, which is neither a host name nor a virtual host of this gateway.");
+        let detail = format!(
+            "The header host in CONNECT means the virtual host {host:?}, which is not there, or not for this user."
+        );
         Self::new("unknown-host", CloseCode::NOT_AUTHORISED, format!("Virtual host '{host}' access denied"), detail)
     }
 
@@ -171,7 +172,7 @@ impl Refusal {
     }
 
     /// The login is not accepted.
-    pub fn access_refused(user: &str) -> Self {
+    pub fn not_authenticated(user: &str) -> Self {
         let detail = "The login or the passcode in CONNECT is not accepted.";
         Self::new(
             "not-authenticated",
@@ -179,6 +180,13 @@ impl Refusal {
             format!("Access refused for user '{user}'"),
             detail,
         )
+    }
+
+    /// The broker does not let this user do something. `what` is what was asked for, a noun.
+    pub fn access_refused(user: &str, what: &str) -> Self {
+        let detail = format!("The broker's permissions do not allow it to {user:?}: {what}.");
+        let message = format!("Access refused for user '{user}'");
+        Self::new("access-refused", CloseCode::NOT_AUTHORISED, message, detail)
     }
 
     // --- destinations ---

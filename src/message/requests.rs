@@ -32,6 +32,8 @@ pub struct Capabilities {
     pub durable: bool,
     /// A transaction is published as a whole or not at all.
     pub atomic_transactions: bool,
+    /// The broker knows the session's user, and vouches for a `user-id` that says so.
+    pub user_id: bool,
 }
 
 /// What a shared subscription reads.

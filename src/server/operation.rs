@@ -37,7 +37,8 @@ pub(super) fn authenticate(
     Box::pin(async move {
         let result = async {
             let principal = services.authenticator.authenticate(&credentials, &session).await?;
-            let identity = Identity { principal: principal.clone(), tenant: credentials.host };
+            let Credentials { host: tenant, passcode, .. } = credentials;
+            let identity = Identity { principal: principal.clone(), tenant, passcode };
             let link = services.broker.link(&identity).await?;
             Ok((principal, link))
         };

@@ -22,8 +22,8 @@ impl Connect {
     /// Reads a CONNECT or STOMP frame.
     ///
     /// # Errors
-    /// Versions that are not ours, a `heart-beat` that is none, a login that is no name, a `host` that is neither a
-    /// host name nor `/`, a will that could not be published.
+    /// Versions that are not ours, a `heart-beat` that is none, a login that is no name, a will that could not be
+    /// published. What `host` means, the broker says.
     pub(super) fn read(frame: &Frame, context: &Context) -> Result<(Self, Credentials), Refusal> {
         // Copies: these stay for as long as the session, the read buffer that they came in need not.
         let get = |header: &str| frame.headers.get(header).map(detached);
@@ -40,11 +40,6 @@ impl Connect {
             })?;
 
         let host = get("host").filter(|host| !host.is_empty());
-        if let Some(host) = &host
-            && !is_host_name(host)
-        {
-            return Err(Refusal::unknown_host(host));
-        }
         let login = get("login").filter(|login| !login.is_empty());
         if let Some(login) = &login
             && !is_name(login)
@@ -101,9 +96,4 @@ fn will(frame: &Frame, context: &Context) -> Result<Option<Message>, Refusal> {
 
 fn is_name(login: &str) -> bool {
     (1..=128).contains(&login.len()) && !login.chars().any(char::is_control)
-}
-
-/// A host name or address, with or without a port, or the default virtual host of AMQP.
-fn is_host_name(host: &str) -> bool {
-    host == "/" || host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte))
 }

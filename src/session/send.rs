@@ -107,6 +107,7 @@ fn message(
                 let why = "the broker names messages; to carry a name of your own use amqp-message-id";
                 return Err(Refusal::forbidden_header("SEND", name, why));
             }
+            "user-id" if *value == principal.name && capabilities.user_id => headers.push(name.clone(), value.clone()),
             "user-id" | "stompgate-user" if *value == principal.name => {}
             "user-id" => return Err(Refusal::forbidden_header("SEND", name, "it differs from the session's login")),
             own if own.starts_with("stompgate-") => {

@@ -13,7 +13,7 @@ use crate::transactions::begun;
 
 /// A gateway whose clients may name arguments, and a queue `/queue/a` with these.
 async fn with_arguments(arguments: &str) -> Gateway {
-    let gateway = gateway_with(|config| config.broker.amqp.queue_arguments = true);
+    let gateway = gateway_with(|config| config.broker.amqp.queue_arguments = Some(true));
     let mut client = Client::connect(&gateway, "1.2").await;
     client.subscribe(&format!("id:0\ndestination:/queue/a\n{arguments}")).await;
     client.does("UNSUBSCRIBE\nid:0").await;

@@ -114,14 +114,15 @@ impl RabbitMq {
         }
     }
 
-    /// Runs `rabbitmqctl` on it.
-    pub(crate) async fn control(&self, arguments: &[&str]) {
+    /// Runs `rabbitmqctl` on it, and returns what that prints.
+    pub(crate) async fn control(&self, arguments: &[&str]) -> String {
         let mut command = tokio::process::Command::new(CONTROL);
         command.args(["-n", &format!("{}@localhost", self.name)]).args(arguments).stdin(Stdio::null());
         command.env("HOME", &self.folder).env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
         command.env("ERL_EPMD_PORT", self.internal_ports[1].to_string());
         let done = command.output().await.unwrap();
         assert!(done.status.success(), "rabbitmqctl {arguments:?}: {done:?}");
+        String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
     fn end(&mut self) {

@@ -8,33 +8,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::tcp::{OwnedIdentity, OwnedTLSConfig};
-use lapin::uri::AMQPUri;
-use lapin::{Channel, Connection, ConnectionProperties, Event, runtime};
+use lapin::{Channel, Connection, Event};
 use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
-use super::settings::{Settings, Uri};
+use super::dial::{CLOSING, Dialer, NoConnection};
 use crate::broker::{BrokerError, LinkState};
 
 /// How often a connection is looked at that has said nothing.
 const LOOK: Duration = Duration::from_millis(500);
 /// The first pause between two attempts; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// A broker that is asked to close a connection has so long for it.
-const CLOSING: Duration = Duration::from_secs(2);
 /// RabbitMQ allows 2,047 channels on a connection.
 const MAX_CHANNELS: usize = 2_000;
 
 /// What all connections have in common.
 pub(super) struct Connector {
-    uris: Vec<AMQPUri>,
-    tls: OwnedTLSConfig,
-    connect_timeout: Duration,
+    dialer: Dialer,
     reconnect_max: Duration,
-    closed: watch::Sender<bool>,
+    /// Why there are to be no connections any more.
+    ended: watch::Sender<Option<BrokerError>>,
     status: Status,
-    reconnects: AtomicU64,
 }
 
 /// The state of the broker, made of the states of its connections.
@@ -65,57 +59,24 @@ pub(super) struct Live {
 /// A channel counted against those of its connection.
 pub(super) struct Seat(Arc<Line>);
 
-/// Why a URI is none. The text does not show it, because there may be a passcode in it.
-pub(super) fn check_uri(uri: &str) -> Result<AMQPUri, String> {
-    uri.parse::<AMQPUri>().map_err(|why| format!("cannot be read: {why}"))
-}
-
 impl Connector {
-    /// Reads the files that the settings name.
-    pub(super) fn new(settings: &Settings) -> Result<Arc<Self>, (&'static str, String)> {
-        let mut uris = Vec::new();
-        for Uri(uri) in &settings.uri {
-            let mut uri = check_uri(uri).map_err(|why| ("broker.amqp.uri", why))?;
-            uri.query.frame_max = Some(settings.frame_max);
-            uri.query.heartbeat = u16::try_from(settings.heartbeat.as_secs()).ok();
-            uris.push(uri);
-        }
-        let read = |key: &'static str, path: &Option<std::path::PathBuf>| match path {
-            None => Ok(None),
-            Some(path) => std::fs::read(path).map(Some).map_err(|why| (key, format!("{}: {why}", path.display()))),
-        };
-        let ca = read("broker.amqp.ca", &settings.ca)?;
-        let cert_chain = match ca.map(String::from_utf8) {
-            None => None,
-            Some(Ok(text)) => Some(text),
-            Some(Err(_)) => return Err(("broker.amqp.ca", "is no PEM file".to_owned())),
-        };
-        let pem = read("broker.amqp.certificate", &settings.certificate)?;
-        let key = read("broker.amqp.key", &settings.key)?;
-        let identity = pem.zip(key).map(|(pem, key)| OwnedIdentity::PKCS8 { pem, key });
-        Ok(Arc::new(Connector {
-            uris,
-            tls: OwnedTLSConfig { identity, cert_chain },
-            connect_timeout: settings.connect_timeout,
-            reconnect_max: settings.reconnect_max,
-            closed: watch::Sender::new(false),
+    /// No lines yet.
+    pub(super) fn new(dialer: Dialer, reconnect_max: Duration) -> Arc<Self> {
+        Arc::new(Connector {
+            dialer,
+            reconnect_max,
+            ended: watch::Sender::new(None),
             status: Status {
                 lines: Mutex::default(),
                 running: watch::Sender::new(0),
                 state: watch::Sender::new(LinkState::Recovering),
             },
-            reconnects: AtomicU64::new(0),
-        }))
+        })
     }
 
     /// Whether the broker can be used.
     pub(super) fn state(&self) -> watch::Receiver<LinkState> {
         self.status.state.subscribe()
-    }
-
-    /// How often a connection was made again.
-    pub(super) fn reconnects(&self) -> u64 {
-        self.reconnects.load(Ordering::Relaxed)
     }
 
     /// How many connections are there now.
@@ -124,14 +85,24 @@ impl Connector {
         lines.iter().filter(|state| **state != LinkState::Recovering).count()
     }
 
-    /// The virtual host that all connections are to.
-    pub(super) fn virtual_host(&self) -> &str {
-        self.uris.first().map_or("/", |uri| &uri.vhost)
+    /// Whether these are connections of a user, not of the service account.
+    pub(super) fn is_of_user(&self) -> bool {
+        self.dialer.user().is_some()
     }
 
     /// Ends all lines.
     pub(super) fn close(&self) {
-        self.closed.send_replace(true);
+        self.end(BrokerError::Unavailable);
+    }
+
+    /// Ends all lines, for this reason unless there was one before.
+    fn end(&self, reason: BrokerError) {
+        self.ended.send_if_modified(|ended| ended.is_none().then(|| *ended = Some(reason)).is_some());
+    }
+
+    /// Why all lines are ended.
+    pub(super) fn reason(&self) -> BrokerError {
+        self.ended.borrow().clone().unwrap_or(BrokerError::Unavailable)
     }
 
     /// Ends all lines, and comes back when their connections are closed or have had the time for it.
@@ -143,13 +114,13 @@ impl Connector {
 
     /// Whether all lines are ended.
     pub(super) fn is_closed(&self) -> bool {
-        *self.closed.borrow()
+        self.ended.borrow().is_some()
     }
 
     /// Comes back when all lines are ended.
     pub(super) async fn closed(&self) {
         // The sender is here, so it cannot be dropped before.
-        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+        let _ = self.ended.subscribe().wait_for(Option::is_some).await;
     }
 
     /// A pause before the next attempt, jittered so that many gateways do not come back at once.
@@ -157,18 +128,6 @@ impl Connector {
         let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(16)).min(self.reconnect_max);
         let share = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
         tokio::time::sleep(longest.mul_f64(0.5 + share / 2.0)).await;
-    }
-
-    async fn connect(&self, name: &str, attempt: u32) -> Result<Connection, String> {
-        let at = attempt as usize % self.uris.len().max(1);
-        let uri = self.uris.get(at).cloned().unwrap_or_default();
-        let properties = ConnectionProperties::default().with_connection_name(format!("stompgate {name}").into());
-        let runtime = runtime::default_runtime().map_err(|why| why.to_string())?;
-        let connecting = Connection::connect_uri_with_config(uri, properties, self.tls.clone(), runtime);
-        match tokio::time::timeout(self.connect_timeout, connecting).await {
-            Ok(connected) => connected.map_err(|why| why.to_string()),
-            Err(_) => Err(format!("no answer within {:?}", self.connect_timeout)),
-        }
     }
 
     fn set_state(&self, line: usize, state: LinkState) {
@@ -218,12 +177,12 @@ impl Line {
         &self.connector
     }
 
-    /// The connection, when there is one. `Err` when the broker is closed.
+    /// The connection, when there is one. `Err` when the lines are ended.
     pub(super) async fn up(&self) -> Result<Arc<Live>, BrokerError> {
         let mut live = self.live.subscribe();
         tokio::select! {
             biased;
-            () = self.connector.closed() => Err(BrokerError::Unavailable),
+            () = self.connector.closed() => Err(self.connector.reason()),
             up = live.wait_for(Option::is_some) => {
                 up.ok().and_then(|live| live.clone()).ok_or(BrokerError::Unavailable)
             }
@@ -237,20 +196,18 @@ impl Line {
             let connected = tokio::select! {
                 biased;
                 () = self.connector.closed() => return,
-                connected = self.connector.connect(&self.name, attempt) => connected,
+                connected = self.connector.dialer.dial(&self.name, attempt) => connected,
             };
             match connected {
                 Ok(connection) => {
                     attempt = 0;
                     self.hold(connection).await;
                 }
-                Err(why) => {
-                    let text = format!("the broker cannot be reached: {why}");
-                    // An outage is told once, not at each attempt.
-                    if attempt == 0 {
-                        warn!(connection = self.name, "{text}");
-                    } else {
-                        debug!(connection = self.name, "{text}");
+                Err(NoConnection { why, refused }) => {
+                    self.tell(attempt, &why);
+                    if let (Some(refused), true) = (refused, self.connector.is_of_user()) {
+                        // A passcode that has changed, a user that is gone: only the user can do something about it.
+                        return self.connector.end(refused);
                     }
                     attempt += 1;
                 }
@@ -262,10 +219,21 @@ impl Line {
         }
     }
 
+    /// An outage is told once, not at each attempt; only where another node is tried next, each has its word.
+    fn tell(&self, attempt: u32, why: &str) {
+        let virtual_host = self.connector.dialer.virtual_host();
+        let text = format!("no connection to the broker, virtual host {virtual_host}: {why}");
+        if (attempt as usize) < self.connector.dialer.nodes() {
+            warn!(connection = self.name, "{text}");
+        } else {
+            debug!(connection = self.name, "{text}");
+        }
+    }
+
     /// Lends a connection out until it breaks or the broker is closed.
     async fn hold(&self, connection: Connection) {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        self.connector.reconnects.fetch_add(u64::from(generation > 1), Ordering::Relaxed);
+        self.connector.dialer.connected(generation);
         info!(connection = self.name, generation, "connected to the broker");
         let mut events = Box::pin(connection.events_listener());
         let live = Arc::new(Live { connection, generation });

@@ -132,7 +132,7 @@ impl Dedicated {
         let phase = std::mem::replace(&mut self.phase, Phase::Ended);
         self.ledger.void();
         if self.seat.line().connector().is_closed() {
-            return Event::Ended(BrokerError::Unavailable);
+            return Event::Ended(self.seat.line().connector().reason());
         }
         if let Phase::Reading(reading) = &phase
             && cancelled

@@ -9,6 +9,7 @@ use crate::broker::BrokerError;
 pub(super) const ACCESS_REFUSED: u16 = 403;
 pub(super) const NOT_FOUND: u16 = 404;
 pub(super) const PRECONDITION_FAILED: u16 = 406;
+const NOT_ALLOWED: u16 = 530;
 
 /// The reply code with which the broker closed the channel, if it was that.
 pub(super) fn channel_error(error: &Error) -> Option<u16> {
@@ -22,10 +23,36 @@ pub(super) fn channel_error(error: &Error) -> Option<u16> {
 pub(super) fn told(error: &Error, what: &str) -> BrokerError {
     match (channel_error(error), error.kind()) {
         (Some(NOT_FOUND), _) => BrokerError::NotFound(what.to_owned()),
-        (Some(ACCESS_REFUSED), _) => BrokerError::AccessRefused(what.to_owned()),
-        (Some(_), ErrorKind::ProtocolError(reply)) => BrokerError::Rejected(format!("{what}: {}", reply.get_message())),
+        (Some(code), ErrorKind::ProtocolError(reply)) => match refused_user(reply.get_message()) {
+            Some(user) if code == ACCESS_REFUSED => BrokerError::AccessRefused { user, what: what.to_owned() },
+            _ => BrokerError::Rejected(format!("{what}: {}", reply.get_message())),
+        },
         _ => BrokerError::Unavailable,
     }
+}
+
+/// What it means that the broker refused a connection of this user to this virtual host; `None` if it did not, but
+/// could not be reached or broke.
+pub(super) fn refused_connection(error: &Error, user: &str, virtual_host: &str) -> Option<BrokerError> {
+    let ErrorKind::ProtocolError(reply) = error.kind() else { return None };
+    let text = reply.get_message();
+    match reply.get_id() {
+        ACCESS_REFUSED => Some(BrokerError::NotAuthenticated(user.to_owned())),
+        // "vhost v not found" and "access to vhost 'v' refused for user 'u'", which goes on with a reason if there is a
+        // limit to the connections of the user or of the virtual host.
+        NOT_ALLOWED if text.as_str().contains("limit") => {
+            let what = format!("one more connection to the virtual host {virtual_host}, or of this user");
+            Some(BrokerError::AccessRefused { user: user.to_owned(), what })
+        }
+        NOT_ALLOWED => Some(BrokerError::UnknownTenant(virtual_host.to_owned())),
+        _ => None,
+    }
+}
+
+/// Whom the broker means when it refuses access: other things have the same reply code.
+fn refused_user(text: &ShortString) -> Option<String> {
+    let (_, rest) = text.as_str().rsplit_once("refused for user '")?;
+    rest.strip_suffix('\'').map(str::to_owned)
 }
 
 /// A name as AMQP has them; longer than 255 bytes there is none.

@@ -1,16 +1,15 @@
-//! The broker and its one link: that of the service account, shared by all sessions.
+//! A link: everything that the sessions of one identity do at the broker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot};
 
 use lapin::types::ShortString;
 
 use super::connection::{Connector, Line, Seat};
 use super::dedicated::{Closings, Dedicated};
-use super::errors::short;
 use super::ledger::Ledgers;
 use super::names;
 use super::publisher::Publisher;
@@ -19,118 +18,109 @@ use super::shared::SharedQueues;
 use super::source::{Arguments, Recipe};
 use super::topology::Topology;
 use crate::broker::{
-    Broker, BrokerError, Capabilities, Confirmation, Identity, Link, LinkState, Permit, Shared, SharedSource,
-    Subscribe, Subscriber, Subscription, Transaction,
+    BrokerError, Capabilities, Confirmation, Link, Permit, Shared, SharedSource, Subscribe, Subscriber, Subscription,
+    Transaction,
 };
-use crate::message::{DeliveryId, DurableName, Message, Outcome, Settlement};
-use crate::metrics::Figures;
+use crate::message::{DeliveryId, Destination, DurableName, Message, Outcome, Settlement};
 
-/// An AMQP broker.
-pub struct Amqp {
-    connector: Arc<Connector>,
-    link: Arc<AmqpLink>,
-}
-
-/// Why the settings cannot be carried out. That the broker cannot be reached is no reason.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("setting {key}: {why}")]
-pub struct ConnectError {
-    /// The full key of the setting.
-    pub key: &'static str,
-    /// What is wrong with it.
-    pub why: String,
-}
-
-struct AmqpLink {
-    connector: Arc<Connector>,
-    publisher: Publisher,
-    window: Arc<Semaphore>,
-    max_unconfirmed: usize,
-    shared: SharedQueues,
-    topology: Arc<Topology>,
+/// The link of the service account to one virtual host, or that of one user. Its parts, and their connections, are made
+/// when they are first needed: most users publish or read, and a link that does nothing costs nothing.
+pub(super) struct AmqpLink {
+    settings: Settings,
     exchange: ShortString,
-    queue_arguments: bool,
+    connector: Arc<Connector>,
+    /// The service account's link, over which everything goes that is sent to users (contract, §9). `None` for that
+    /// link itself.
+    service: Option<Arc<AmqpLink>>,
+    publisher: OnceLock<Publisher>,
+    /// The connection of shared subscriptions; a user has no other to read with.
+    reading: OnceLock<Arc<Line>>,
+    topology: OnceLock<Arc<Topology>>,
+    shared: OnceLock<SharedQueues>,
     dedicated: Mutex<Vec<Arc<Line>>>,
+    window: Arc<Semaphore>,
     ledgers: Arc<Ledgers>,
     closings: Arc<Closings>,
     next_consumer: AtomicU64,
 }
 
-/// Begins to connect. It needs a tokio runtime. The broker need not be there yet: see [`Broker::state`].
-pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
-    let connector = Connector::new(settings).map_err(|(key, why)| ConnectError { key, why })?;
-    let exchange = short(&settings.exchange, "the exchange")
-        .map_err(|why| ConnectError { key: "broker.amqp.exchange", why: why.to_string() })?;
-    let publishing = Line::start(&connector, "publishing");
-    let sharing = Line::start(&connector, "shared");
-    let dedicated = Line::start(&connector, "dedicated");
-    let topology = Arc::new(Topology::new(Arc::clone(&sharing)));
-    let max_unconfirmed = settings.max_unconfirmed.min(Semaphore::MAX_PERMITS);
-    let link = AmqpLink {
-        publisher: Publisher::start(settings, exchange.clone(), &publishing, &topology),
-        window: Arc::new(Semaphore::new(max_unconfirmed)),
-        max_unconfirmed,
-        shared: SharedQueues::start(settings, &exchange, &sharing, &topology),
-        connector: Arc::clone(&connector),
-        topology,
-        exchange,
-        queue_arguments: settings.queue_arguments,
-        dedicated: Mutex::new(vec![dedicated]),
-        ledgers: Arc::default(),
-        closings: Arc::default(),
-        next_consumer: AtomicU64::new(1),
-    };
-    Ok(Arc::new(Amqp { connector, link: Arc::new(link) }))
-}
-
-#[async_trait]
-impl Broker for Amqp {
-    async fn link(&self, identity: &Identity) -> Result<Arc<dyn Link>, BrokerError> {
-        // A host name says which server is meant; only what looks like a virtual host is held against ours.
-        let ours = self.connector.virtual_host();
-        match identity.tenant.as_deref() {
-            Some(tenant) if tenant.starts_with('/') && tenant != ours => {
-                Err(BrokerError::AccessRefused(format!("the virtual host {tenant}")))
-            }
-            _ if self.connector.is_closed() => Err(BrokerError::Unavailable),
-            _ => Ok(Arc::clone(&self.link) as Arc<dyn Link>),
+impl AmqpLink {
+    /// Nothing is connected yet.
+    pub(super) fn new(
+        settings: &Settings,
+        exchange: &ShortString,
+        connector: Arc<Connector>,
+        service: Option<Arc<AmqpLink>>,
+    ) -> Self {
+        AmqpLink {
+            settings: settings.clone(),
+            exchange: exchange.clone(),
+            connector,
+            service,
+            publisher: OnceLock::new(),
+            reading: OnceLock::new(),
+            topology: OnceLock::new(),
+            shared: OnceLock::new(),
+            dedicated: Mutex::default(),
+            window: Arc::new(Semaphore::new(settings.max_unconfirmed.min(Semaphore::MAX_PERMITS))),
+            ledgers: Arc::default(),
+            closings: Arc::default(),
+            next_consumer: AtomicU64::new(1),
         }
     }
 
-    fn state(&self) -> watch::Receiver<LinkState> {
-        self.connector.state()
+    /// Connects everything now. It needs a tokio runtime.
+    pub(super) fn start(&self) {
+        self.publisher();
+        self.shared();
+        drop(self.seat());
     }
 
-    fn reconnects(&self) -> u64 {
-        self.connector.reconnects()
+    /// How many messages wait for the broker's confirmation.
+    pub(super) fn unconfirmed(&self) -> usize {
+        self.settings.max_unconfirmed.min(Semaphore::MAX_PERMITS).saturating_sub(self.window.available_permits())
     }
 
-    fn report(&self, figures: &mut Figures) {
-        let connections = self.connector.connections();
-        figures.gauge("stompgate_amqp_connections", "Connections to the broker.", connections);
-        let waiting = self.link.max_unconfirmed - self.link.window.available_permits().min(self.link.max_unconfirmed);
-        figures.gauge("stompgate_amqp_unconfirmed", "Messages that wait for the broker's confirmation.", waiting);
+    /// Its connections.
+    pub(super) fn connector(&self) -> &Arc<Connector> {
+        &self.connector
     }
 
-    async fn close(&self) {
-        self.connector.shut_down().await;
+    fn publisher(&self) -> &Publisher {
+        self.publisher.get_or_init(|| {
+            let line = Line::start(&self.connector, "publishing");
+            Publisher::start(&self.settings, self.exchange.clone(), &line, self.topology())
+        })
     }
-}
 
-impl Drop for Amqp {
-    fn drop(&mut self) {
-        self.connector.close();
+    fn reading(&self) -> &Arc<Line> {
+        self.reading.get_or_init(|| Line::start(&self.connector, "shared"))
     }
-}
 
-impl AmqpLink {
+    fn topology(&self) -> &Arc<Topology> {
+        self.topology.get_or_init(|| Arc::new(Topology::new(Arc::clone(self.reading()))))
+    }
+
+    fn shared(&self) -> &SharedQueues {
+        self.shared.get_or_init(|| SharedQueues::start(&self.settings, &self.exchange, self.reading(), self.topology()))
+    }
+
+    /// The link over which this goes: that of the service account, if it has to do with users as destinations.
+    fn service_for(&self, is_of_users: bool) -> Option<&Arc<AmqpLink>> {
+        self.service.as_ref().filter(|_| is_of_users)
+    }
+
     /// A place on a connection for dedicated subscriptions; there are as many connections as it takes.
     fn seat(&self) -> Result<Seat, BrokerError> {
         let mut lines = self.dedicated.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seat) = lines.iter().find_map(Line::seat) {
             return Ok(seat);
         }
-        let line = Line::start(&self.connector, &format!("dedicated {}", lines.len() + 1));
+        let line = match self.service {
+            // A user's connections are few.
+            Some(_) if lines.is_empty() => Arc::clone(self.reading()),
+            _ => Line::start(&self.connector, &format!("dedicated {}", lines.len() + 1)),
+        };
         lines.push(Arc::clone(&line));
         line.seat().ok_or(BrokerError::Unavailable)
     }
@@ -141,10 +131,11 @@ impl Link for AmqpLink {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             exchanges: true,
-            arguments: self.queue_arguments,
+            arguments: self.settings.allows_arguments(),
             retain: false,
             durable: true,
             atomic_transactions: false,
+            user_id: self.service.is_some(),
         }
     }
 
@@ -157,8 +148,12 @@ impl Link for AmqpLink {
         permit.map(Permit::from).map_err(|_| BrokerError::Unavailable)
     }
 
-    fn publish(&self, permit: Permit, message: Message) -> Confirmation {
-        self.publisher.publish(permit, message)
+    fn publish(&self, permit: Permit, mut message: Message) -> Confirmation {
+        if let Some(service) = self.service_for(matches!(message.destination, Destination::User { .. })) {
+            message.headers.remove("user-id"); // RabbitMQ takes it from that user's connections only
+            return service.publisher().publish(permit, message);
+        }
+        self.publisher().publish(permit, message)
     }
 
     async fn share(
@@ -166,17 +161,18 @@ impl Link for AmqpLink {
         source: SharedSource,
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<Box<dyn Shared>, BrokerError> {
-        self.shared.share(source, subscriber).await
+        let is_of_users = matches!(source, SharedSource::User { .. });
+        self.service_for(is_of_users).map_or(self, |service| service).shared().share(source, subscriber).await
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Box<dyn Subscription>, BrokerError> {
         let recipe = Recipe {
-            arguments: Arguments::parse(&request.arguments, self.queue_arguments)?,
+            arguments: Arguments::parse(&request.arguments, self.settings.allows_arguments())?,
             queue: Recipe::fixed_queue(&request.source)?,
             source: request.source,
             prefetch: request.prefetch,
             exchange: self.exchange.clone(),
-            topology: Arc::clone(&self.topology),
+            topology: Arc::clone(self.topology()),
         };
         let consumer = self.next_consumer.fetch_add(1, Ordering::Relaxed);
         let opened = Dedicated::open(recipe, self.seat()?, consumer, &self.ledgers, &self.closings).await?;
@@ -195,7 +191,7 @@ impl Link for AmqpLink {
         if !settled.all(|delivery| self.ledgers.holds(*delivery)) {
             return Err(BrokerError::DeliveryLost);
         }
-        messages.iter().try_for_each(|message| self.publisher.check(message))?;
+        messages.iter().try_for_each(|message| self.publisher().check(message))?;
         let mut published = Vec::with_capacity(messages.len());
         for message in messages {
             published.push(self.publish(self.reserve().await?, message));
@@ -224,6 +220,12 @@ impl Link for AmqpLink {
     async fn delete_durable(&self, name: &DurableName) -> Result<(), BrokerError> {
         let queue = names::durable(name);
         self.closings.settled(&queue).await;
-        self.topology.delete_durable(&queue, &name.name).await
+        self.topology().delete_durable(&queue, &name.name).await
+    }
+}
+
+impl Drop for AmqpLink {
+    fn drop(&mut self) {
+        self.connector.close();
     }
 }

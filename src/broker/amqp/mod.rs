@@ -8,6 +8,9 @@
 //!
 //! The broker sees a handful of connections however many clients there are. Publishing and consuming have connections
 //! of their own: a broker that blocks publishers (`connection.blocked`) stops everything that lapin writes, acks too.
+//! That is the link of the service account. A virtual host of the map has another, and with `identity = "per-user"` each
+//! user has one: see `users.rs`. Nothing is shared between links.
+//!
 //! lapin's own recovery stays off; `connection.rs` reconnects, and each part brings back what it had.
 //!
 //! [lapin]: https://docs.rs/lapin
@@ -15,9 +18,13 @@
 mod settings;
 
 #[cfg(feature = "amqp")]
+mod broker;
+#[cfg(feature = "amqp")]
 mod connection;
 #[cfg(feature = "amqp")]
 mod dedicated;
+#[cfg(feature = "amqp")]
+mod dial;
 #[cfg(feature = "amqp")]
 mod errors;
 #[cfg(feature = "amqp")]
@@ -36,8 +43,10 @@ mod shared;
 mod source;
 #[cfg(feature = "amqp")]
 mod topology;
+#[cfg(feature = "amqp")]
+mod users;
 
-pub use settings::{Settings, Uri};
+pub use settings::{Identity, Settings, Uri};
 
 #[cfg(feature = "amqp")]
-pub use link::{Amqp, ConnectError, connect};
+pub use broker::{Amqp, ConnectError, connect};

@@ -50,6 +50,7 @@ pub(super) fn of_message(message: &Message, frame_max: u32) -> Result<BasicPrope
             "reply-to" => properties.with_reply_to(short_value(name, reply_address(value))?),
             "type" => properties.with_type(short_value(name, value)?),
             "app-id" => properties.with_app_id(short_value(name, value)?),
+            "user-id" => properties.with_user_id(short_value(name, value)?),
             "amqp-message-id" => properties.with_message_id(short_value(name, value)?),
             "timestamp" => {
                 let seconds = value.parse().map_err(|_| bad_number(name, value))?;

@@ -1,5 +1,6 @@
 //! The settings of the AMQP broker: the keys under `broker.amqp`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -39,8 +40,26 @@ pub struct Settings {
     /// The longest time between two attempts to reach the broker.
     #[serde(with = "humantime_serde")]
     pub reconnect_max: Duration,
-    /// Let clients name queue and consumer arguments (`x-…`) in SUBSCRIBE.
-    pub queue_arguments: bool,
+    /// Let clients name queue and consumer arguments (`x-…`) in SUBSCRIBE. Without it, only those who have a login of
+    /// their own at the broker may: `identity = "per-user"`.
+    pub queue_arguments: Option<bool>,
+    /// As whom clients are known to the broker.
+    pub identity: Identity,
+    /// The virtual host for each `host` of CONNECT. With any, a `host` that is not among them is refused.
+    pub virtual_hosts: BTreeMap<String, String>,
+    /// With `per-user`: links of users at a time, one for each virtual host, user and passcode.
+    pub max_user_links: usize,
+    /// With `per-user`: time after which a link closes that no session uses.
+    #[serde(with = "humantime_serde")]
+    pub user_link_idle: Duration,
+    /// With `per-user`: the same as `frame_max` for the connections of users, of which there are many.
+    pub user_frame_max: u32,
+    /// With `per-user`: logins that the broker is asked about at a time.
+    pub max_verifications: usize,
+    /// With `per-user`: time for which a login that the broker has accepted is not asked about again. It is no key of
+    /// this section: [`connect`](crate::broker::connect) takes it from `auth.cache`.
+    #[serde(skip)]
+    pub verified_for: Duration,
     /// PEM file with the certificates that sign the broker's. Without it, those of the public web.
     pub ca: Option<PathBuf>,
     /// PEM file with a client certificate.
@@ -63,12 +82,30 @@ impl Default for Settings {
             publish_channels: 4,
             max_unconfirmed: 10_000,
             reconnect_max: Duration::from_secs(5),
-            queue_arguments: false,
+            queue_arguments: None,
+            identity: Identity::Service,
+            virtual_hosts: BTreeMap::new(),
+            max_user_links: 500,
+            user_link_idle: Duration::from_mins(1),
+            user_frame_max: 32_768,
+            max_verifications: 8,
+            verified_for: Duration::from_mins(1),
             ca: None,
             certificate: None,
             key: None,
         }
     }
+}
+
+/// As whom clients are known to the broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Identity {
+    /// All as the user of `broker.amqp.uri`.
+    #[default]
+    Service,
+    /// Each as the user that its CONNECT names, whom the broker checks. Goes with `auth.kind = "broker"`.
+    PerUser,
 }
 
 /// The URI of a broker. Its passcode is not shown when it is debugged.
@@ -96,7 +133,7 @@ impl Settings {
             let good = uri.starts_with("amqp://") || uri.starts_with("amqps://");
             faults.demand(good, "broker.amqp.uri", "must begin with amqp:// or amqps://");
             #[cfg(feature = "amqp")]
-            if good && let Err(why) = super::connection::check_uri(uri) {
+            if good && let Err(why) = super::dial::check_uri(uri) {
                 faults.add("broker.amqp.uri", why);
             }
         }
@@ -105,8 +142,14 @@ impl Settings {
         let seconds = self.heartbeat.as_secs();
         let whole = self.heartbeat == Duration::from_secs(seconds) && (1..=u64::from(u16::MAX)).contains(&seconds);
         faults.demand(whole, "broker.amqp.heartbeat", "must be whole seconds, at least one");
-        faults.demand(self.frame_max >= SMALLEST_FRAME, "broker.amqp.frame_max", "must be at least 4096");
+        for (key, bytes) in
+            [("broker.amqp.frame_max", self.frame_max), ("broker.amqp.user_frame_max", self.user_frame_max)]
+        {
+            faults.demand(bytes >= SMALLEST_FRAME, key, "must be at least 4096");
+        }
         for (key, number) in [
+            ("broker.amqp.max_user_links", self.max_user_links),
+            ("broker.amqp.max_verifications", self.max_verifications),
             ("broker.amqp.shared_queues", usize::from(self.shared_queues)),
             ("broker.amqp.shared_prefetch", usize::from(self.shared_prefetch)),
             ("broker.amqp.publish_channels", usize::from(self.publish_channels)),
@@ -114,16 +157,28 @@ impl Settings {
         ] {
             faults.demand(number >= 1, key, "must be at least 1");
         }
-        for (key, time) in
-            [("broker.amqp.connect_timeout", self.connect_timeout), ("broker.amqp.reconnect_max", self.reconnect_max)]
-        {
+        for (key, time) in [
+            ("broker.amqp.connect_timeout", self.connect_timeout),
+            ("broker.amqp.reconnect_max", self.reconnect_max),
+            ("broker.amqp.user_link_idle", self.user_link_idle),
+        ] {
             faults.demand(!time.is_zero(), key, "must be longer than nothing");
             faults.demand_time(key, time);
         }
         faults.demand_time("broker.amqp.linger", self.linger);
         let pair = self.certificate.is_some() == self.key.is_some();
         faults.demand(pair, "broker.amqp.certificate", "goes with broker.amqp.key: set both or none");
+        let is_secured = self.uri.iter().any(|Uri(uri)| uri.starts_with("amqps://"));
+        for (key, file) in [("broker.amqp.ca", &self.ca), ("broker.amqp.certificate", &self.certificate)] {
+            let why = "means something with amqps:// only, and no URI of broker.amqp.uri begins so";
+            faults.demand(file.is_none() || is_secured, key, why);
+        }
         faults.into_result()
+    }
+
+    /// Whether clients may name queue and consumer arguments.
+    pub fn allows_arguments(&self) -> bool {
+        self.queue_arguments.unwrap_or(self.identity == Identity::PerUser)
     }
 }
 

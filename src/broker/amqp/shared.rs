@@ -203,7 +203,7 @@ impl Shard {
                 }
             }
         }
-        self.everybody().iter().for_each(|subscriber| subscriber.ended(&BrokerError::Unavailable));
+        self.everybody().iter().for_each(|subscriber| subscriber.ended(&self.line.connector().reason()));
     }
 
     /// Makes the queue with all its bindings. It has a new name each time, because the broker may not have noticed yet
@@ -321,7 +321,7 @@ impl Shard {
         let mut open = self.open.subscribe();
         tokio::select! {
             biased;
-            () = self.line.connector().closed() => Err(BrokerError::Unavailable),
+            () = self.line.connector().closed() => Err(self.line.connector().reason()),
             open = open.wait_for(Option::is_some) => {
                 open.ok().and_then(|open| open.clone()).ok_or(BrokerError::Unavailable)
             }

@@ -153,7 +153,10 @@ impl Recipe {
 
     fn refused(&self, error: &Error) -> BrokerError {
         match (&self.source, channel_error(error)) {
-            (Source::Durable(name, _), Some(ACCESS_REFUSED)) => BrokerError::InUse(name.name.to_string()),
+            (Source::Durable(name, _), Some(ACCESS_REFUSED)) => match told(error, &self.what()) {
+                refused @ BrokerError::AccessRefused { .. } => refused,
+                _ => BrokerError::InUse(name.name.to_string()), // its only reader is another
+            },
             (Source::Queue(name), Some(code)) => {
                 if code == super::errors::NOT_FOUND {
                     self.topology.forget(&Place::Queue(name.clone()));

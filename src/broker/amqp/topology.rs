@@ -93,6 +93,8 @@ impl Topology {
                 let declared = self.scratch().await?.exchange_declare(name, ExchangeKind::Topic, options, none()).await;
                 declared.map_err(|error| told(&error, &what))
             }
+            // It belongs to the service account, over whose link everything goes that is sent to users.
+            Place::UserExchange if self.line.connector().is_of_user() => Ok(()),
             Place::UserExchange => {
                 let name = short(USER_EXCHANGE, "the exchange")?;
                 let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };

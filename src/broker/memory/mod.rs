@@ -8,7 +8,7 @@
 //!                    └─ reply addresses ───────────────────────────► queue of the one who asked
 //! ```
 //!
-//! There is one namespace for all who connect: a tenant is not looked at. What a queue's readers do not accept goes to
+//! There is one namespace for all who connect, and `/` is its name. What a queue's readers do not accept goes to
 //! one dead-letter destination, with the headers `x-first-death-queue` and `x-first-death-reason` as RabbitMQ has them.
 
 mod depth;
@@ -107,7 +107,8 @@ async fn keep_time(exchange: Weak<Exchange>, busy: Arc<Notify>) {
 
 #[async_trait]
 impl Broker for Memory {
-    async fn link(&self, _: &Identity) -> Result<Arc<dyn Link>, BrokerError> {
+    async fn link(&self, identity: &Identity) -> Result<Arc<dyn Link>, BrokerError> {
+        crate::broker::tenant::check(identity.tenant.as_ref(), "/")?;
         let _gate = self.exchange.enter()?;
         Ok(Arc::clone(&self.link) as Arc<dyn Link>)
     }
@@ -128,7 +129,14 @@ impl Broker for Memory {
 #[async_trait]
 impl Link for MemoryLink {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { exchanges: false, arguments: false, retain: true, durable: true, atomic_transactions: true }
+        Capabilities {
+            exchanges: false,
+            arguments: false,
+            retain: true,
+            durable: true,
+            atomic_transactions: true,
+            user_id: false,
+        }
     }
 
     fn try_reserve(&self) -> Option<Permit> {

@@ -1,0 +1,203 @@
+//! How a connection to the broker is made: its addresses, as whom, to which virtual host, and TLS.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lapin::tcp::{AMQPUriTcpExt, RustlsConnector, RustlsConnectorConfig, TLSConfig};
+use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
+use lapin::{Connection, ConnectionProperties, Error, runtime};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::errors::refused_connection;
+use super::settings::{Settings, Uri};
+use crate::broker::BrokerError;
+use crate::message::Text;
+
+/// A broker that is asked to close a connection has so long for it.
+pub(super) const CLOSING: Duration = Duration::from_secs(2);
+
+/// Makes connections that are alike.
+#[derive(Clone)]
+pub(super) struct Dialer {
+    /// The nodes of a cluster, all with the same login and virtual host.
+    nodes: Vec<AMQPUri>,
+    tls: Option<RustlsConnector>,
+    connect_timeout: Duration,
+    /// The user whose connections these are; `None` for the service account.
+    user: Option<Text>,
+    /// How often a connection was made again; counted for all who dial in this way, whatever as.
+    reconnects: Arc<AtomicU64>,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) struct NoConnection {
+    /// For the log.
+    pub(super) why: String,
+    /// What the broker said, if it did not want us. Asking again will not help before somebody changes its users.
+    pub(super) refused: Option<BrokerError>,
+}
+
+/// Why a URI is none. The text does not show it, because there may be a passcode in it.
+pub(super) fn check_uri(uri: &str) -> Result<AMQPUri, String> {
+    uri.parse::<AMQPUri>().map_err(|why| format!("cannot be read: {why}"))
+}
+
+impl Dialer {
+    /// For the service account. Reads the files that the settings name.
+    pub(super) fn new(settings: &Settings) -> Result<Self, (&'static str, String)> {
+        let mut nodes = Vec::new();
+        for Uri(uri) in &settings.uri {
+            let mut uri = check_uri(uri).map_err(|why| ("broker.amqp.uri", why))?;
+            uri.query.frame_max = Some(settings.frame_max);
+            uri.query.heartbeat = u16::try_from(settings.heartbeat.as_secs()).ok();
+            nodes.push(uri);
+        }
+        let is_secured = nodes.iter().any(|uri| uri.scheme == AMQPScheme::AMQPS);
+        let tls = if is_secured { Some(tls(settings)?) } else { None };
+        Ok(Dialer { nodes, tls, connect_timeout: settings.connect_timeout, user: None, reconnects: Arc::default() })
+    }
+
+    /// The same to another virtual host.
+    pub(super) fn to(&self, virtual_host: &str) -> Dialer {
+        let mut dialer = self.clone();
+        for node in &mut dialer.nodes {
+            virtual_host.clone_into(&mut node.vhost);
+        }
+        dialer
+    }
+
+    /// The same for a user of the broker's.
+    pub(super) fn of_user(&self, user: &Text, passcode: &str, frame_max: u32) -> Dialer {
+        let mut dialer = self.clone();
+        for node in &mut dialer.nodes {
+            (**user).clone_into(&mut node.authority.userinfo.username);
+            passcode.clone_into(&mut node.authority.userinfo.password);
+            // The service account may be known by the gateway's certificate; a user never is.
+            node.query.auth_mechanism = Some(SASLMechanism::Plain);
+            node.query.frame_max = Some(frame_max);
+        }
+        dialer.user = Some(user.clone());
+        dialer
+    }
+
+    /// The virtual host that all connections are to.
+    pub(super) fn virtual_host(&self) -> &str {
+        self.nodes.first().map_or("/", |uri| &uri.vhost)
+    }
+
+    /// A connection was made, the one of this number that its owner has had.
+    pub(super) fn connected(&self, generation: u64) {
+        self.reconnects.fetch_add(u64::from(generation > 1), Ordering::Relaxed);
+    }
+
+    /// How often a connection was made again.
+    pub(super) fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// How many nodes there are to try.
+    pub(super) fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The user whose connections these are; `None` for the service account.
+    pub(super) fn user(&self) -> Option<&Text> {
+        self.user.as_ref()
+    }
+
+    /// A connection to one of the nodes: the next one with each attempt.
+    pub(super) async fn dial(&self, name: &str, attempt: u32) -> Result<Connection, NoConnection> {
+        let at = attempt as usize % self.nodes.len().max(1);
+        let Some(node) = self.nodes.get(at) else { return Err("no broker is configured".to_owned().into()) };
+        let connecting = connect(node.clone(), self.tls.clone(), name);
+        match tokio::time::timeout(self.connect_timeout, connecting).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => {
+                let user = &node.authority.userinfo.username;
+                let refused = refused_connection(&error, user, &node.vhost);
+                Err(NoConnection { why: format!("{}: {error}", address(node)), refused })
+            }
+            Err(_) => Err(format!("{}: no answer within {:?}", address(node), self.connect_timeout).into()),
+        }
+    }
+
+    /// Whether the broker lets this user in: asks each node until one answers, and keeps nothing.
+    pub(super) async fn check(&self) -> Result<(), BrokerError> {
+        for attempt in 0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX) {
+            match self.dial("checks a login", attempt).await {
+                Ok(connection) => {
+                    tokio::spawn(async move {
+                        let closing = connection.close(200, "checked".into());
+                        let _ = tokio::time::timeout(CLOSING, closing).await; // it goes with its handle at the latest
+                    });
+                    return Ok(());
+                }
+                Err(NoConnection { refused: Some(refused), .. }) => return Err(refused),
+                Err(NoConnection { why, .. }) => tracing::debug!("a login cannot be checked: {why}"),
+            }
+        }
+        Err(BrokerError::Unavailable)
+    }
+}
+
+impl From<String> for NoConnection {
+    fn from(why: String) -> Self {
+        NoConnection { why, refused: None }
+    }
+}
+
+fn address(node: &AMQPUri) -> String {
+    format!("{}:{}", node.authority.host, node.authority.port)
+}
+
+async fn connect(uri: AMQPUri, tls: Option<RustlsConnector>, name: &str) -> Result<Connection, Error> {
+    let properties = ConnectionProperties::default().with_connection_name(format!("stompgate {name}").into());
+    let stream = async move |uri: AMQPUri, runtime| {
+        let tcp = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
+        let stream = AMQPUriTcpExt::connect_with_config_async(&tcp, TLSConfig::default(), &runtime).await?;
+        match &tls {
+            Some(tls) if uri.scheme == AMQPScheme::AMQPS => Ok(stream.into_rustls(tls, &uri.authority.host).await?),
+            _ => Ok(stream),
+        }
+    };
+    Connection::connector(uri, runtime::default_runtime()?, stream, properties).await
+}
+
+/// Not lapin's own way from files to TLS: with a CA of the operator's, that goes on to trust the whole public web.
+fn tls(settings: &Settings) -> Result<RustlsConnector, (&'static str, String)> {
+    const CERTIFICATE: &str = "broker.amqp.certificate";
+    let config = match &settings.ca {
+        None => RustlsConnectorConfig::new_with_webpki_root_certs(),
+        Some(path) => {
+            RustlsConnectorConfig::default().with_parsable_certificates(certificates("broker.amqp.ca", path)?)
+        }
+    };
+    let connector = match (&settings.certificate, &settings.key) {
+        (Some(certificate), Some(key)) => {
+            let chain = certificates(CERTIFICATE, certificate)?;
+            let key = PrivateKeyDer::from_pem_slice(&read("broker.amqp.key", key)?)
+                .map_err(|why| ("broker.amqp.key", format!("{} has no private key: {why}", key.display())))?;
+            config.connector_with_single_cert(chain, key)
+        }
+        _ => config.connector_with_no_client_auth(),
+    };
+    connector.map_err(|why| (CERTIFICATE, format!("cannot be used: {why}")))
+}
+
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, (&'static str, String)> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(key, path)?).collect();
+    match found {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => Err((key, format!("{} has no certificate; expected a PEM file", path.display()))),
+        Err(why) => Err((key, format!("{} is no PEM file: {why}", path.display()))),
+    }
+}
+
+fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, (&'static str, String)> {
+    fs::read(path).map_err(|why| (key, format!("cannot read {}: {why}", path.display())))
+}
