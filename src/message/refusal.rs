@@ -26,7 +26,7 @@ impl CloseCode {
     /// Every code that the gateway sends.
     pub const ALL: [CloseCode; 14] = [
         Self::NORMAL,
-        Self::GOING_AWAY,
+        Self::SERVICE_RESTART,
         Self::PROTOCOL,
         Self::NOT_UTF8,
         Self::POLICY,
@@ -44,7 +44,7 @@ impl CloseCode {
     /// The session ended as it should.
     pub const NORMAL: CloseCode = CloseCode(1000);
     /// The gateway stops.
-    pub const GOING_AWAY: CloseCode = CloseCode(1001);
+    pub const SERVICE_RESTART: CloseCode = CloseCode(1012);
     /// Against the STOMP or WebSocket protocol.
     pub const PROTOCOL: CloseCode = CloseCode(1002);
     /// A text message that is not UTF-8.
@@ -331,7 +331,7 @@ impl Refusal {
     pub fn shutting_down() -> Self {
         Self::new(
             "shutting-down",
-            CloseCode::GOING_AWAY,
+            CloseCode::SERVICE_RESTART,
             "Shutting down",
             "The gateway is shutting down; connect again.",
         )

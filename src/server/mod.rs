@@ -3,6 +3,7 @@
 pub mod admin;
 mod connection;
 mod consumers;
+mod drain;
 mod operation;
 mod origin;
 mod registry;
@@ -189,14 +190,6 @@ impl Server {
 }
 
 impl Services {
-    /// Tells every client that the gateway stops, and waits for them, `server.shutdown_timeout` at most.
-    /// Returns how many were still there then.
-    pub async fn shut_down(&self) -> usize {
-        self.registry.shut_down();
-        let _ = tokio::time::timeout(self.server.shutdown_timeout, self.registry.emptied()).await;
-        self.registry.len()
-    }
-
     /// Clients that are connected.
     pub fn connections(&self) -> usize {
         self.registry.len()

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::hub::outbox::{Outbox, Signal};
+use crate::hub::outbox::Outbox;
 use crate::message::{Principal, Refusal, Text};
 
 /// All connections. A std mutex, short sections, nothing called while it is held but an outbox.
@@ -32,7 +32,18 @@ struct Connections {
     outboxes: HashMap<u64, Arc<Outbox>>,
     addresses: HashMap<IpAddr, usize>,
     users: HashMap<Text, usize>,
-    is_draining: bool,
+    phase: Phase,
+}
+
+/// How far the gateway's end has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Serving,
+    /// It serves on, but says that it is not ready.
+    Draining,
+    /// It takes nobody any more.
+    Closing,
 }
 
 /// How many there are now.
@@ -67,7 +78,7 @@ impl Registry {
         let all = connections.outboxes.len();
         let from_address = count(&mut connections.addresses, address);
         let Limits { all: most, per_address, .. } = self.limits;
-        let refused = if connections.is_draining {
+        let refused = if connections.phase == Phase::Closing {
             Some(Refusal::shutting_down())
         } else if all > most {
             Some(Refusal::overload("Connections", most, "server.max_connections"))
@@ -81,13 +92,16 @@ impl Registry {
         (Registration { registry: Arc::clone(self), number, address, user: None }, refused)
     }
 
-    /// Tells every connection, and each that still comes, that the gateway stops.
-    pub(super) fn shut_down(&self) {
+    /// The gateway serves on, but is not ready any more.
+    pub(super) fn begin_draining(&self) {
+        self.lock().phase = Phase::Draining;
+    }
+
+    /// Refuses each that still comes. Those that are here are returned in no order, to be told to go.
+    pub(super) fn close(&self) -> Vec<Arc<Outbox>> {
         let mut connections = self.lock();
-        connections.is_draining = true;
-        for outbox in connections.outboxes.values() {
-            outbox.signal(Signal::Shutdown);
-        }
+        connections.phase = Phase::Closing;
+        connections.outboxes.values().map(Arc::clone).collect()
     }
 
     /// Waits until there is no connection left.
@@ -106,7 +120,7 @@ impl Registry {
     }
 
     pub(super) fn is_draining(&self) -> bool {
-        self.lock().is_draining
+        self.lock().phase != Phase::Serving
     }
 
     /// Counts. It looks at every connection, so it is for those who ask now and then.

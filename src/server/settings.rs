@@ -24,7 +24,13 @@ pub struct Settings {
     /// Time from accepting a socket to the end of TLS and WebSocket handshakes. Default 10 s.
     #[serde(with = "humantime_serde")]
     pub handshake_timeout: Duration,
-    /// Time that a shutdown gives to what is in flight. Default 10 s.
+    /// Time for which a gateway that is told to stop serves on, saying that it is not ready. Default 0.
+    #[serde(with = "humantime_serde")]
+    pub drain_grace: Duration,
+    /// Time over which it then closes its clients, in waves. Default 0, which means all at once.
+    #[serde(with = "humantime_serde")]
+    pub drain_window: Duration,
+    /// Time that a shutdown gives to what is in flight, after the last wave. Default 10 s.
     #[serde(with = "humantime_serde")]
     pub shutdown_timeout: Duration,
     /// Time that a closing client has to take what still waits for it, and to close, too. Default 5 s.
@@ -70,6 +76,8 @@ impl Default for Settings {
             max_connections: 20_000,
             max_connections_per_address: 0,
             handshake_timeout: Duration::from_secs(10),
+            drain_grace: Duration::ZERO,
+            drain_window: Duration::ZERO,
             shutdown_timeout: Duration::from_secs(10),
             close_timeout: Duration::from_secs(5),
             ping_interval: Duration::from_secs(25),
@@ -105,6 +113,8 @@ impl Settings {
             ("server.handshake_timeout", self.handshake_timeout),
             ("server.ping_interval", self.ping_interval),
             ("server.close_timeout", self.close_timeout),
+            ("server.drain_grace", self.drain_grace),
+            ("server.drain_window", self.drain_window),
             ("server.shutdown_timeout", self.shutdown_timeout),
         ] {
             faults.demand_time(key, time);

@@ -840,14 +840,14 @@ mod living_and_ending {
     }
 
     #[test]
-    fn shutdown_waits_too_and_closes_with_1001() {
+    fn shutdown_waits_too_and_closes_with_1012() {
         let mut script = Script::connected("1.2");
         let (ticket, _) = script.asks("SEND\ndestination:/queue/q\nreceipt:1\n\n");
         assert!(script.input(Input::Shutdown).is_empty());
         let actions = script.done(ticket);
-        assert!(matches!(&actions[..], [Action::Send(_), Action::Close(CloseCode::GOING_AWAY, _)]), "{actions:?}");
+        assert!(matches!(&actions[..], [Action::Send(_), Action::Close(CloseCode::SERVICE_RESTART, _)]), "{actions:?}");
         let actions = Script::new().input(Input::Shutdown);
-        assert!(matches!(&actions[..], [Action::Close(CloseCode::GOING_AWAY, _)]));
+        assert!(matches!(&actions[..], [Action::Close(CloseCode::SERVICE_RESTART, _)]));
     }
 
     #[test]

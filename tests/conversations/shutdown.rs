@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixDatagram};
 
 use crate::support::raw::{CLOSE, TEXT, masked, request};
 use crate::support::{Client, Gateway, Raw, connect_frame, gateway, gateway_with, wire};
 
 #[tokio::test]
-async fn clients_are_closed_with_1001_and_the_port_is_free() {
+async fn clients_are_closed_with_1012_and_the_port_is_free() {
     let gateway = gateway();
     let address = gateway.address();
     let mut waiting = Client::open(&gateway).await;
@@ -20,7 +20,7 @@ async fn clients_are_closed_with_1001_and_the_port_is_free() {
     subscribed.subscribe("id:1\ndestination:/queue/a\nack:client").await;
     let shut_down = tokio::spawn(gateway.shut_down());
     for client in [&mut waiting, &mut connected, &mut subscribed] {
-        client.expect_close(1001).await;
+        client.expect_close(1012).await;
     }
     crate::support::soon("the end", shut_down).await.expect("no panic");
     assert!(TcpStream::connect(address).await.is_err(), "the port is still open");
@@ -70,6 +70,47 @@ async fn a_client_that_does_not_close_is_left_after_a_while() {
     assert_eq!(raw.next().await.map(|(first, _)| first), Some(CLOSE));
 }
 
+#[tokio::test]
+async fn a_gateway_that_drains_serves_on_but_is_not_ready() {
+    let gateway = gateway_with(|config| config.server.drain_grace = Duration::from_hours(1));
+    let (address, admin) = (gateway.address(), gateway.admin_address().expect("a port for operators"));
+    let mut known = Client::connect(&gateway, "1.2").await;
+    known.does("SEND\ndestination:/topic/a\n\nx").await;
+    let shut_down = tokio::spawn(gateway.shut_down());
+    let not_ready = crate::support::soon("not to be ready", async {
+        loop {
+            let mut raw = Raw::tcp_to(admin).await;
+            raw.write("GET /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
+            let answer = raw.answer().await;
+            if answer.status == 503 {
+                break answer;
+            }
+        }
+    });
+    let not_ready = not_ready.await;
+    assert!(not_ready.body.contains("\"draining\":true"), "{not_ready:?}");
+    known.does("SEND\ndestination:/topic/a\n\nx").await;
+    let mut new = Raw::tcp_to(address).await;
+    new.write(request("GET /ws HTTP/1.1", &[])).await;
+    assert_eq!(new.answer().await.status, 101);
+    shut_down.abort();
+}
+
+#[tokio::test]
+async fn clients_are_closed_in_waves_and_nobody_waits_for_those_that_left() {
+    let gateway = gateway_with(|config| config.server.drain_window = Duration::from_hours(1));
+    let mut one = Client::connect(&gateway, "1.2").await;
+    let mut other = Client::connect(&gateway, "1.2").await;
+    let shut_down = tokio::spawn(gateway.shut_down());
+    let mut left = tokio::select! {
+        _ = one.expect_close(1012) => other,
+        _ = other.expect_close(1012) => one,
+    };
+    left.does("SEND\ndestination:/topic/a\n\nx").await;
+    left.disconnect().await;
+    crate::support::soon("the end", shut_down).await.expect("no panic");
+}
+
 /// The program itself, listening on a free port.
 struct Program {
     child: Child,
@@ -78,7 +119,12 @@ struct Program {
 
 impl Program {
     fn start(settings: &[&str]) -> Self {
+        Self::start_with(settings, &[])
+    }
+
+    fn start_with(settings: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stompgate"));
+        command.envs(environment.iter().copied());
         command
             .args(["--listen", "127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"])
             .stdout(Stdio::piped())
@@ -121,7 +167,7 @@ async fn a_first_signal_ends_the_program_with_success() {
         let program = Program::start(&[]);
         let mut client = program.connected().await;
         program.signal(signal);
-        client.expect_close(1001).await;
+        client.expect_close(1012).await;
         assert!(program.ends().await.success(), "{signal}");
     }
 }
@@ -133,8 +179,33 @@ async fn a_second_signal_ends_the_program_at_once() {
         let mut client = program.connected().await;
         program.signal(first);
         let (opcode, payload) = client.next().await.expect("a close");
-        assert_eq!((opcode, &payload[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
+        assert_eq!((opcode, &payload[..2]), (CLOSE, &1012_u16.to_be_bytes()[..]));
         program.signal(second); // the client does not answer the close
         assert!(!program.ends().await.success(), "{first}, {second}");
     }
+}
+
+#[tokio::test]
+async fn systemd_is_told() {
+    let file = std::env::temp_dir().join(format!("stompgate-notify-{}", std::process::id()));
+    let systemd = UnixDatagram::bind(&file).expect("a socket");
+    let told = async |what: &str| {
+        let mut buffer = [0; 1024];
+        loop {
+            let length = crate::support::soon(what, systemd.recv(&mut buffer)).await.expect("a datagram");
+            let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if text.lines().any(|line| line == what) {
+                break text;
+            }
+        }
+    };
+    let environment = [("NOTIFY_SOCKET", file.to_str().expect("a path")), ("WATCHDOG_USEC", "20000")];
+    let program = Program::start_with(&["server.drain_window=2s"], &environment);
+    assert!(told("READY=1").await.contains("STATUS=ws://"));
+    told("WATCHDOG=1").await;
+    told("WATCHDOG=1").await;
+    program.signal("TERM");
+    assert!(told("STOPPING=1").await.contains("EXTEND_TIMEOUT_USEC=12000000"));
+    assert!(program.ends().await.success());
+    std::fs::remove_file(file).expect("a file");
 }

@@ -51,7 +51,7 @@ impl Connection {
         self.count_unanswered(Publish::Abandoned);
         if !self.has_connected {
             let outcome = match code {
-                None | Some(CloseCode::GOING_AWAY) => Connect::Abandoned,
+                None | Some(CloseCode::SERVICE_RESTART) => Connect::Abandoned,
                 Some(_) => Connect::Refused,
             };
             self.services.metrics.connect(outcome);

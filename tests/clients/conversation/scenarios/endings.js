@@ -26,12 +26,12 @@ export const endings = [
     },
   },
   {
-    title: 'a gateway that stops says so: 1001',
+    title: 'a gateway that stops says so: 1012',
     own: {},
     async play({ connect, gateway }) {
       const alice = await connect();
       const stopped = gateway.stop();
-      equal((await alice.closes.next()).code, 1001, 'close');
+      equal((await alice.closes.next()).code, 1012, 'close');
       await stopped;
     },
   },

@@ -1,8 +1,11 @@
 //! Builds the parts from a [`Config`], joins them, and runs until shutdown.
 
+mod supervisor;
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -77,6 +80,12 @@ impl Gateway {
         self.broker.state()
     }
 
+    /// The longest time that [`Gateway::shut_down`] takes, but for the broker's end.
+    fn shutdown_time(&self) -> Duration {
+        let server = &self.services.server;
+        server.drain_grace + server.drain_window + server.shutdown_timeout
+    }
+
     /// Clients that are connected.
     pub fn connections(&self) -> usize {
         self.services.connections()
@@ -87,9 +96,11 @@ impl Gateway {
         self.services.hub.sources()
     }
 
-    /// Stops accepting, lets clients finish what is in flight within `server.shutdown_timeout`, closes them with 1001,
-    /// and ends the broker's links.
+    /// Is not ready for `server.drain_grace`; then stops accepting, lets clients finish what is in flight, closes them
+    /// with 1012, in waves over `server.drain_window`, and ends the broker's links.
     pub async fn shut_down(self) {
+        self.services.begin_draining();
+        tokio::time::sleep(self.services.server.drain_grace).await;
         self.accepting.abort();
         let left = self.services.shut_down().await;
         if left > 0 {
@@ -123,10 +134,12 @@ pub async fn run(config: Config) -> io::Result<()> {
     let gateway = Gateway::start(config)?;
     let admin = gateway.admin_address().map(|address| format!(" (metrics and health: http://{address})"));
     println!("listening on {}{}", gateway.url(), admin.unwrap_or_default());
+    let _watchdog = supervisor::ready(gateway.url());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    supervisor::stopping(gateway.shutdown_time());
     info!(clients = gateway.connections(), "shutting down; a second signal ends the process at once");
     tokio::select! {
         () = gateway.shut_down() => Ok(()),
