@@ -1,10 +1,13 @@
 //! The gateway's program: arguments → configuration → telemetry → run → exit code.
 
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use stompgate::config::{Config, Flag, Loaded, Sources};
+use stompgate::server::admin;
 use stompgate::{gateway, telemetry};
 
 /// The configuration is wrong, as with an argument that clap refuses.
@@ -35,6 +38,8 @@ enum Command {
     Check,
     /// Print the settings in force and where each comes from, secrets masked
     Config,
+    /// Ask the gateway that runs with these settings whether it is alive: exit code 0 if it is, 1 if not
+    Health,
 }
 
 const AFTER_HELP: &str = "\
@@ -76,6 +81,16 @@ fn main() -> ExitCode {
             print!("{}", loaded.effective());
             ExitCode::SUCCESS
         }
+        Command::Health => match ask_health(&loaded.config.admin) {
+            Ok(answer) => {
+                print!("{answer}");
+                ExitCode::SUCCESS
+            }
+            Err(why) => {
+                eprintln!("stompgate: {why}");
+                ExitCode::FAILURE
+            }
+        },
     }
 }
 
@@ -92,6 +107,33 @@ fn run(Loaded { config, .. }: Loaded) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What `/healthz` answers: the health check of an image that has no other program to ask with.
+fn ask_health(settings: &admin::Settings) -> Result<String, String> {
+    /// More than any answer has.
+    const LARGEST: u64 = 64 * 1024;
+    if !settings.enabled {
+        return Err("admin.enabled is off, so there is nobody to ask".to_owned());
+    }
+    let mut address = settings.listen;
+    if address.ip().is_unspecified() {
+        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    let ask = || -> io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&address, settings.timeout)?;
+        stream.set_read_timeout(Some(settings.timeout))?;
+        stream.set_write_timeout(Some(settings.timeout))?;
+        write!(stream, "GET /healthz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.take(LARGEST).read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().map_err(|error| format!("no answer at admin.listen, {address}: {error}"))?;
+    let alive = answer.strip_prefix("HTTP/1.1 200 ").and_then(|answer| answer.split_once("\r\n\r\n"));
+    alive
+        .map(|(_, body)| body.to_owned())
+        .ok_or_else(|| format!("admin.listen, {address}, answers {:?}", answer.lines().next().unwrap_or_default()))
 }
 
 impl Arguments {
