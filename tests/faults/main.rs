@@ -14,6 +14,7 @@ mod rabbitmq;
 #[path = "../conversations/support/mod.rs"]
 mod support;
 
+mod accounting;
 mod outages;
 
 use std::time::Duration;
