@@ -152,18 +152,32 @@ async fn what_must_exist_is_not_made() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deleted_queue_ends_its_reader_and_is_made_again_by_a_sender() {
+async fn a_deleted_queue_is_made_again_for_its_reader() {
     let (client, _connection, channel) = both(Settings::default()).await;
     client.send("/queue/a", "1").await;
     let mut reader = client.read("/queue/a").await;
     reader.take("1").await;
     let name = format!("{}/a", client.mark);
     channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    assert!(matches!(reader.event().await, Event::Interrupted));
+    assert!(matches!(reader.event().await, Event::Restored));
+    client.send("/queue/a", "2").await;
+    assert!(reader.take("2").await.gap);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deleted_queue_is_made_again_by_a_sender_and_ends_a_reader_to_whom_it_must_exist() {
+    let (client, _connection, channel) = both(Settings::default()).await;
+    client.send("/queue/a", "1").await;
+    let name = format!("{}/a", client.mark);
+    let mut reader = client.open(Source::ExistingQueue(name.as_str().into()), 1).await.unwrap();
+    reader.take("1").await;
+    channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    assert!(matches!(reader.event().await, Event::Interrupted));
     match reader.event().await {
         Event::Ended(BrokerError::NotFound(what)) => assert!(what.contains(&name), "{what}"),
         other => panic!("an end was expected, not {other:?}"),
     }
-    channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
     client.send("/queue/a", "2").await;
     client.read("/queue/a").await.take("2").await;
 }

@@ -16,9 +16,11 @@ mod support;
 
 mod accounting;
 mod outages;
+mod refusals;
 
 use std::time::Duration;
 
+use lapin::{Channel, Connection, ConnectionProperties};
 use stompgate::broker::amqp::Uri;
 use stompgate::broker::{Kind, LinkState};
 use stompgate::config::Config;
@@ -82,4 +84,20 @@ async fn ack(client: &mut Client, delivery: &Received) -> Received {
 /// A node of its own, for tests that kill it or raise its alarms.
 async fn node() -> RabbitMq {
     RabbitMq::start().await
+}
+
+/// An AMQP program beside us.
+async fn amqp(node: &RabbitMq) -> (Connection, Channel) {
+    let connection = Connection::connect(&node.uri(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    (connection, channel)
+}
+
+/// So many clients.
+async fn connect_all<const COUNT: usize>(gateway: &Gateway) -> [Client; COUNT] {
+    let mut clients = Vec::new();
+    for _ in 0..COUNT {
+        clients.push(Client::connect(gateway, "1.2").await);
+    }
+    clients.try_into().unwrap_or_else(|_| panic!("{COUNT} clients"))
 }

@@ -8,7 +8,9 @@ use stompgate::gateway::Gateway;
 
 use crate::proxy::{Cut, Proxy};
 use crate::support::{Client, Received, soon, until as eventually};
-use crate::{PATIENCE, ack, behind_a_proxy, gateway_at, node, rabbitmq, send_until_routed, until, uri, uri_as};
+use crate::{
+    PATIENCE, ack, behind_a_proxy, connect_all, gateway_at, node, rabbitmq, send_until_routed, until, uri, uri_as,
+};
 
 /// One of each kind of subscriber, each with something in its hands, and a publisher.
 struct Company {
@@ -57,14 +59,6 @@ impl Company {
         send_until_routed(&mut self.worker, &answer).await;
         self.asking.expect("MESSAGE").await.saying("answer");
     }
-}
-
-async fn connect_all<const COUNT: usize>(gateway: &Gateway) -> [Client; COUNT] {
-    let mut clients = Vec::new();
-    for _ in 0..COUNT {
-        clients.push(Client::connect(gateway, "1.2").await);
-    }
-    clients.try_into().unwrap_or_else(|_| panic!("{COUNT} clients"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

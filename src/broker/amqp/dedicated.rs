@@ -12,6 +12,7 @@ use futures_util::Stream;
 use lapin::message::Delivery as Arrival;
 use lapin::options::{BasicCancelOptions, BasicNackOptions, QueueDeleteOptions};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::connection::Seat;
 use super::ledger::{Ledger, Ledgers, begin};
@@ -147,8 +148,9 @@ impl Dedicated {
             if let Some(place) = place {
                 self.recipe.topology.forget(&place);
             }
-            let what = format!("{} (it was deleted, or the broker cancelled its consumer)", self.recipe.what());
-            return Event::Ended(BrokerError::NotFound(what));
+            // The queue was deleted, or has lost its node. Where it is ours to make, its readers go on.
+            warn!("{}: deleted, or its consumer was cancelled", self.recipe.what());
+            self.gap = true;
         }
         self.phase = Phase::Opening(Box::pin(open(Arc::clone(&self.recipe), Arc::clone(&self.seat), true)));
         Event::Interrupted
@@ -191,7 +193,7 @@ impl Subscription for Dedicated {
                     Ok(reading) => {
                         self.ledger.begin(reading.channel.clone());
                         self.phase = Phase::Reading(reading);
-                        self.gap = self.recipe.is_transient();
+                        self.gap |= self.recipe.is_transient();
                         return Poll::Ready(Event::Restored);
                     }
                     Err(refused) => {

@@ -18,6 +18,8 @@
 mod settings;
 
 #[cfg(feature = "amqp")]
+mod binder;
+#[cfg(feature = "amqp")]
 mod broker;
 #[cfg(feature = "amqp")]
 mod connection;

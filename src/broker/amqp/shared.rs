@@ -14,13 +14,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::Stream;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::binder::Binder;
 use super::connection::{Line, Live};
 use super::errors::{channel_error, short, told};
 use super::ledger::begin;
@@ -46,14 +47,16 @@ struct Shard {
     prefetch: u16,
     linger: Duration,
     index: Mutex<Index>,
-    open: watch::Sender<Option<Open>>,
+    queue: watch::Sender<Queue>,
 }
 
 /// The queue as it is now.
 #[derive(Clone)]
-struct Open {
-    channel: Channel,
-    queue: ShortString,
+enum Queue {
+    Opening,
+    Open(Arc<Binder>),
+    /// The broker does not let us have it. It is asked for again and again, and meanwhile nobody waits for it.
+    Refused(BrokerError),
 }
 
 #[derive(Default)]
@@ -71,8 +74,9 @@ struct Binding {
     key: ShortString,
 }
 
+#[derive(Default)]
 struct Bound {
-    readers: usize,
+    readers: Vec<(u64, Arc<dyn Subscriber>)>,
     /// Since when there are none.
     idle: Option<Instant>,
 }
@@ -102,7 +106,7 @@ impl SharedQueues {
                 prefetch: settings.shared_prefetch,
                 linger: settings.linger,
                 index: Mutex::default(),
-                open: watch::Sender::new(None),
+                queue: watch::Sender::new(Queue::Opening),
             });
             tokio::spawn(Arc::clone(&shard).run());
             shard
@@ -135,27 +139,38 @@ impl Guard {
         let mut index = shard.index();
         let key = index.next;
         index.next += 1;
-        let bound = index.bindings.entry(binding.clone()).or_insert(Bound { readers: 0, idle: None });
-        (bound.readers, bound.idle) = (bound.readers + 1, None);
+        let bound = index.bindings.entry(binding.clone()).or_default();
+        bound.readers.push((key, Arc::clone(&subscriber)));
+        bound.idle = None;
         index.of(binding.users).insert(&pattern, key, Arc::clone(&subscriber));
         drop(index);
         Guard { shard: Arc::clone(shard), binding, pattern, key, subscriber }
     }
 
-    /// Comes back when the queue is bound. (Twice costs the broker next to nothing.)
+    /// Comes back when the queue is bound.
     async fn bind(&self) -> Result<(), BrokerError> {
+        let shard = &self.shard;
+        shard.topology.ensure(&shard.place(&self.binding), &FieldTable::default()).await?;
+        let exchange = shard.exchange_of(&self.binding);
         let mut attempt = 0;
         loop {
-            let open = self.shard.open().await?;
-            match self.shard.bind(&open, &self.binding, false).await {
+            let binder = shard.binder().await?;
+            match binder.bind(&exchange, &self.binding.key).await {
                 Ok(()) => return Ok(()),
                 Err(error) if channel_error(&error).is_some() => {
-                    return Err(told(&error, &format!("the topic {}", self.pattern)));
+                    shard.topology.forget(&shard.place(&self.binding));
+                    // It is not to be asked for again, unless somebody else was let in before.
+                    let mut index = shard.index();
+                    if index.bindings.get(&self.binding).is_some_and(|bound| bound.readers.len() == 1) {
+                        index.bindings.remove(&self.binding);
+                    }
+                    drop(index);
+                    return Err(told(&error, &format!("the topic {} of the exchange {exchange}", self.pattern)));
                 }
                 Err(_) => {}
             }
             attempt += 1;
-            self.shard.line.connector().pause(attempt).await;
+            shard.line.connector().pause(attempt).await;
         }
     }
 }
@@ -173,8 +188,8 @@ impl Drop for Guard {
         let mut index = self.shard.index();
         let gone = index.of(self.binding.users).remove(&self.pattern, self.key);
         if let Some(bound) = index.bindings.get_mut(&self.binding) {
-            bound.readers -= 1;
-            bound.idle = (bound.readers == 0).then(Instant::now);
+            bound.readers.retain(|(key, _)| *key != self.key);
+            bound.idle = bound.readers.is_empty().then(Instant::now);
         }
         drop(index);
         drop(gone); // its end is no business of our lock
@@ -186,18 +201,21 @@ impl Shard {
         let mut attempt = 0;
         let mut first = true;
         while let Ok(live) = self.line.up().await {
-            match self.begin(&live).await {
-                Ok((open, mut consumer)) => {
+            match self.begin(live).await {
+                Ok((channel, mut consumer, binder)) => {
                     attempt = 0;
                     if !std::mem::take(&mut first) {
                         self.everybody().iter().for_each(|subscriber| subscriber.restored());
                     }
-                    self.open.send_replace(Some(open.clone()));
-                    self.read(&open.channel, &open.queue, &mut consumer).await;
-                    self.open.send_replace(None);
+                    self.queue.send_replace(Queue::Open(Arc::clone(&binder)));
+                    self.read(&channel, &binder, &mut consumer).await;
+                    self.queue.send_replace(Queue::Opening);
                 }
                 Err(error) => {
                     warn!(%error, "the queue of the topic subscriptions cannot be opened");
+                    if error != BrokerError::Unavailable {
+                        self.queue.send_replace(Queue::Refused(error));
+                    }
                     attempt += 1;
                     self.line.connector().pause(attempt).await;
                 }
@@ -208,32 +226,45 @@ impl Shard {
 
     /// Makes the queue with all its bindings. It has a new name each time, because the broker may not have noticed yet
     /// that the connection is gone that had the old one to itself.
-    async fn begin(&self, live: &Live) -> Result<(Open, Consumer), BrokerError> {
+    async fn begin(&self, live: Arc<Live>) -> Result<(Channel, Consumer, Arc<Binder>), BrokerError> {
         let none = FieldTable::default();
-        self.topology.ensure(&Place::UserExchange, &none).await?;
-        let topics = Place::Exchange(self.exchange.as_str().into());
-        self.topology.ensure(&topics, &none).await?;
         let queue = short(&names::random("stompgate.shared.")?, "the name of the queue")?;
         let begun = async {
             let channel = live.channel().await?;
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
             let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
             channel.queue_declare(queue.clone(), options, none.clone()).await?;
-            let open = Open { channel: channel.clone(), queue: queue.clone() };
-            let bindings: Vec<_> = self.index().bindings.keys().cloned().collect();
-            for binding in &bindings {
-                self.bind(&open, binding, true).await?;
-            }
-            // Answered when all that was sent before is done.
+            let binder = Binder::new(live, queue.clone()).await?;
+            self.bind_all(&binder).await?;
             let options = BasicConsumeOptions::default();
-            let consumer = channel.basic_consume(queue.clone(), ShortString::default(), options, none.clone()).await?;
-            Ok((open, consumer))
+            let consumer = channel.basic_consume(queue, ShortString::default(), options, none).await?;
+            Ok((channel, consumer, Arc::new(binder)))
         };
         begun.await.map_err(|error: lapin::Error| told(&error, "the queue of the topic subscriptions"))
     }
 
+    /// Binds to all that is read. Whoever reads what the broker refuses now is told, and nobody else.
+    async fn bind_all(&self, binder: &Binder) -> Result<(), lapin::Error> {
+        let bindings: Vec<_> = self.index().bindings.keys().cloned().collect();
+        if bindings.iter().any(|binding| binding.users) {
+            // It was there, and a broker that has lost everything is to have it again. What is wrong is said below.
+            let _ = self.topology.ensure(&Place::UserExchange, &FieldTable::default()).await;
+        }
+        let addresses: Vec<_> = bindings.iter().map(|binding| self.exchange_of(binding)).collect();
+        let asked = addresses.iter().zip(bindings.iter().map(|binding| &binding.key));
+        for (at, error) in binder.bind_all(asked).await? {
+            let refused = self.index().bindings.remove(&bindings[at]);
+            let told = told(&error, "the topic");
+            warn!(%error, key = %bindings[at].key, "a topic cannot be read any more");
+            for (_, subscriber) in refused.into_iter().flat_map(|bound| bound.readers) {
+                subscriber.ended(&told);
+            }
+        }
+        Ok(())
+    }
+
     /// Passes on what comes, until the channel breaks.
-    async fn read(&self, channel: &Channel, queue: &ShortString, consumer: &mut Consumer) {
+    async fn read(&self, channel: &Channel, binder: &Binder, consumer: &mut Consumer) {
         let mut tick = tokio::time::interval((self.linger / 2).max(Duration::from_millis(50)));
         loop {
             tokio::select! {
@@ -243,7 +274,10 @@ impl Shard {
                     begin(channel.basic_ack(tag, BasicAckOptions { multiple: true }));
                     tokio::task::yield_now().await;
                 }
-                _ = tick.tick() => self.unbind_idle(channel, queue),
+                _ = tick.tick() => {
+                    binder.mend().await;
+                    self.unbind_idle(binder);
+                }
                 () = self.line.connector().closed() => return,
             }
         }
@@ -292,38 +326,36 @@ impl Shard {
         }
     }
 
-    async fn bind(&self, open: &Open, binding: &Binding, nowait: bool) -> Result<(), lapin::Error> {
-        let exchange = self.exchange_of(binding);
-        let (options, none) = (QueueBindOptions { nowait }, FieldTable::default());
-        open.channel.queue_bind(open.queue.clone(), exchange, binding.key.clone(), options, none).await
-    }
-
-    fn unbind_idle(&self, channel: &Channel, queue: &ShortString) {
+    fn unbind_idle(&self, binder: &Binder) {
         let mut index = self.index();
         let over = |bound: &Bound| bound.idle.is_some_and(|since| since.elapsed() >= self.linger);
         // Handed over to lapin under the lock: so whoever binds again comes after this on the channel.
-        index.bindings.retain(|binding, bound| {
-            let is_over = over(bound);
-            if is_over {
-                let exchange = self.exchange_of(binding);
-                begin(channel.queue_unbind(queue.clone(), exchange, binding.key.clone(), FieldTable::default()));
-            }
-            !is_over
-        });
+        let unbind = |binding: &Binding| binder.unbind(self.exchange_of(binding), binding.key.clone());
+        index.bindings.retain(|binding, bound| !over(bound) || !unbind(binding));
+    }
+
+    fn place(&self, binding: &Binding) -> Place {
+        if binding.users { Place::UserExchange } else { Place::Exchange(self.exchange.as_str().into()) }
     }
 
     fn exchange_of(&self, binding: &Binding) -> ShortString {
         if binding.users { ShortString::try_new(USER_EXCHANGE).unwrap_or_default() } else { self.exchange.clone() }
     }
 
-    /// The queue, when it is open. `Err` when the broker is closed.
-    async fn open(&self) -> Result<Open, BrokerError> {
-        let mut open = self.open.subscribe();
+    /// The queue's binder, when it is open. `Err` when the broker is closed, or does not let us have the queue.
+    async fn binder(&self) -> Result<Arc<Binder>, BrokerError> {
+        let mut queue = self.queue.subscribe();
+        let decided = async {
+            let decided = queue.wait_for(|queue| !matches!(queue, Queue::Opening)).await;
+            decided.map_or(Queue::Opening, |queue| queue.clone())
+        };
         tokio::select! {
             biased;
             () = self.line.connector().closed() => Err(self.line.connector().reason()),
-            open = open.wait_for(Option::is_some) => {
-                open.ok().and_then(|open| open.clone()).ok_or(BrokerError::Unavailable)
+            queue = decided => match queue {
+                Queue::Open(binder) => Ok(binder),
+                Queue::Refused(why) => Err(why),
+                Queue::Opening => Err(BrokerError::Unavailable),
             }
         }
     }

@@ -139,6 +139,7 @@ impl Recipe {
                 return Ok(Some((exchange, short(key, "the binding key")?)));
             }
             Source::Topic(pattern) => {
+                self.topology.ensure(&Place::Exchange(self.exchange.as_str().into()), &none).await?;
                 let key = short(&names::binding_key(pattern)?, "the topic")?;
                 return Ok(Some((self.exchange.clone(), key)));
             }
