@@ -15,6 +15,7 @@ mod rabbitmq;
 mod support;
 
 mod accounting;
+mod innocents;
 mod outages;
 mod refusals;
 
