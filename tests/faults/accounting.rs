@@ -52,7 +52,7 @@ async fn every_confirmed_message_is_delivered_and_doubles_say_why() {
     let mut random = Random(seed);
     let mut node = node().await;
     let proxy = Proxy::before(node.port);
-    let gateway = Arc::new(gateway_at(uri(proxy.port()), |config| config.broker.amqp.queue_arguments = true));
+    let gateway = Arc::new(gateway_at(uri(proxy.port()), |config| config.broker.amqp.queue_arguments = Some(true)));
     let account = Shared::default();
     let mut consumers = Vec::new();
     let (done, is_done) = watch::channel(false);

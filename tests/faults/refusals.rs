@@ -134,7 +134,7 @@ async fn a_deleted_queue_is_made_again_for_its_readers_who_hear_of_the_gap() {
 async fn a_declaration_that_does_not_match_costs_nobody_else_anything() {
     let (gateway, _proxy) = behind_a_proxy(|config| {
         close_together(config);
-        config.broker.amqp.queue_arguments = true;
+        config.broker.amqp.queue_arguments = Some(true);
     })
     .await;
     let mut innocent = Innocent::of(&gateway, "mismatch", "mismatch-innocent").await;
