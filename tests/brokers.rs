@@ -5,8 +5,17 @@
 //! says in its capabilities, and the suite then checks that it refuses by name.
 
 #[cfg(feature = "amqp")]
+#[path = "support/amqp_bytes.rs"]
+mod amqp_bytes;
+#[cfg(feature = "amqp")]
 #[path = "amqp/outage.rs"]
 mod amqp_outage;
+#[cfg(feature = "amqp")]
+#[path = "amqp/poison.rs"]
+mod amqp_poison;
+#[cfg(feature = "amqp")]
+#[path = "amqp/queues.rs"]
+mod amqp_queues;
 #[cfg(feature = "amqp")]
 #[path = "amqp/wire.rs"]
 mod amqp_wire;

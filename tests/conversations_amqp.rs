@@ -1,6 +1,8 @@
 //! The conversations of [`conversations`](../conversations/main.rs), held with a gateway in front of a RabbitMQ.
 #![cfg(feature = "amqp")]
 
+#[path = "support/amqp_bytes.rs"]
+mod amqp_bytes;
 #[path = "conversations/peer/amqp.rs"]
 mod peer;
 #[expect(dead_code, reason = "the broker goes on to the end")]
@@ -14,6 +16,8 @@ mod support;
 mod acks;
 #[path = "conversations/amqp.rs"]
 mod amqp;
+#[path = "conversations/amqp_queues.rs"]
+mod amqp_queues;
 #[path = "conversations/connect.rs"]
 mod connect;
 #[path = "conversations/durable.rs"]

@@ -213,6 +213,11 @@ pub trait Subscription: Send {
     fn reply_address(&self) -> Option<&Text> {
         None
     }
+
+    /// What the client should know, though the subscription is open.
+    fn warning(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// What happens on a dedicated subscription.
@@ -222,6 +227,9 @@ pub enum Event {
     Delivery(Delivery),
     /// The link broke: deliveries that are not settled are void and come again.
     Interrupted,
+    /// This delivery and those before it waited too long for their acknowledgement: they are settled no more, and come
+    /// again.
+    Returned(DeliveryId),
     /// The link holds again.
     Restored,
     /// Nothing will come any more.
@@ -294,6 +302,9 @@ pub enum BrokerError {
     /// No virtual host of that name, or none for this user.
     #[error("no virtual host {0}")]
     UnknownTenant(String),
+    /// A message that cannot be read breaks each connection that it comes on. The text names where it is.
+    #[error("{0} has a message that cannot be read")]
+    Poison(String),
     /// A delivery of the transaction was lost with its link.
     #[error("a delivery was lost with its link")]
     DeliveryLost,
@@ -313,6 +324,7 @@ impl From<BrokerError> for Refusal {
             BrokerError::NotAuthenticated(user) => Refusal::not_authenticated(&user),
             BrokerError::AccessRefused { user, what } => Refusal::access_refused(&user, &what),
             BrokerError::UnknownTenant(host) => Refusal::unknown_host(&host),
+            BrokerError::Poison(what) => Refusal::poison(&what),
             BrokerError::DeliveryLost => Refusal::delivery_lost(),
             BrokerError::Unavailable => Refusal::broker_unavailable(),
         }

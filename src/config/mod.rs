@@ -91,7 +91,7 @@ impl Config {
         let mut faults = Faults::default();
         faults.join(self.server.check());
         faults.join(self.session.check());
-        faults.join(self.outbox.check(self.destination.separators));
+        faults.join(self.outbox.check(self.separators()));
         faults.join(self.auth.check());
         faults.join(self.broker.check());
         faults.join(self.node.check());
@@ -99,6 +99,26 @@ impl Config {
         faults.join(self.log.check());
         faults.join(self.check_trust());
         faults.join(self.check_identity());
+        faults.join(self.check_slash());
+        faults.into_result()
+    }
+
+    /// How destinations are read: `destination.separators`, and for RabbitMQ `broker.amqp.topic_slash`.
+    pub fn separators(&self) -> Separators {
+        if self.rejects_slash() { Separators::NoSlashInTopics } else { self.destination.separators }
+    }
+
+    fn rejects_slash(&self) -> bool {
+        self.broker.kind == broker::Kind::Amqp && self.broker.amqp.topic_slash == broker::amqp::TopicSlash::Reject
+    }
+
+    fn check_slash(&self) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        faults.demand(
+            !self.rejects_slash() || self.destination.separators == Separators::Both,
+            "broker.amqp.topic_slash",
+            "\"reject\" goes with destination.separators = \"/.\" only: set that, or \"accept\"",
+        );
         faults.into_result()
     }
 

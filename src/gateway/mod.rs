@@ -44,7 +44,7 @@ impl Gateway {
         let scheme = if config.server.tls.files().is_some() { "wss" } else { "ws" };
         let path = config.server.path.clone();
         let server = Server::bind(Parts {
-            separators: config.destination.separators,
+            separators: config.separators(),
             node: config.node.name.unwrap_or_else(random_name),
             max_sessions_per_user: config.auth.max_sessions_per_user,
             authenticator: authenticator(&config.auth),

@@ -59,6 +59,9 @@ pub enum Separators {
     /// Only `.`; a slash is part of a name.
     #[serde(rename = ".")]
     Dot,
+    /// `.` and `/`, but a `/` in a `/topic` is refused, as RabbitMQ's plugin does (`broker.amqp.topic_slash`).
+    #[serde(skip)]
+    NoSlashInTopics,
 }
 
 /// How to write a resource for a reader: with the separator which that reader used.
@@ -92,6 +95,9 @@ impl Destination {
             return Err(Refusal::unknown_destination(spelling, KINDS));
         };
         match kind {
+            "topic" if separators == Separators::NoSlashInTopics && rest.contains('/') => {
+                Err(invalid("a slash in a topic's name is refused here (broker.amqp.topic_slash); write a dot"))
+            }
             "topic" => pattern(rest).map(Destination::Topic),
             "queue" => name(rest).map(Destination::Queue),
             "exchange" => parse_exchange(rest, usage).map_err(invalid),
@@ -146,8 +152,11 @@ impl Destination {
         match separators {
             Separators::Slash => Spelling::SlashOnly,
             Separators::Dot => Spelling::DotOnly,
-            Separators::Both if rest.contains('.') && !rest.contains('/') => Spelling::Dot,
-            Separators::Both => Spelling::Slash,
+            Separators::Both | Separators::NoSlashInTopics if rest.contains('.') && !rest.contains('/') => {
+                Spelling::Dot
+            }
+            Separators::NoSlashInTopics if spelling.starts_with("/topic/") => Spelling::Dot,
+            Separators::Both | Separators::NoSlashInTopics => Spelling::Slash,
         }
     }
 
@@ -246,7 +255,7 @@ fn parse_pattern(rest: &str, usage: Usage, separators: Separators) -> Result<Pat
         return Err("a name is missing after the last slash");
     }
     let is_separator = |character| match separators {
-        Separators::Both => character == '/' || character == '.',
+        Separators::Both | Separators::NoSlashInTopics => character == '/' || character == '.',
         Separators::Slash => character == '/',
         Separators::Dot => character == '.',
     };
@@ -311,7 +320,7 @@ fn decoded(text: &str) -> Result<Text, &'static str> {
 }
 
 /// Names that begin so are the gateway's own, on every broker.
-fn check_reserved(name: &str) -> Result<(), &'static str> {
+pub(super) fn check_reserved(name: &str) -> Result<(), &'static str> {
     if name.strip_prefix("stompgate").is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/', '%'])) {
         return Err("the name stompgate, and those that begin with stompgate. or stompgate/, belong to the gateway");
     }

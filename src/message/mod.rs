@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows a wire format, a socket or a clock.
 
+mod arguments;
 mod destination;
 mod headers;
 mod pattern;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use arguments::{Argument, Form, Offset, Role};
 pub use destination::{Destination, Separators, Spelling, Usage};
 pub use headers::{Headers, Text, detached};
 pub(crate) use pattern::is_open_to_wildcards;
@@ -46,6 +48,8 @@ pub struct PublishOptions {
     pub expiration: Option<Duration>,
     /// An explicit MQTT quality of service, 0 to 2.
     pub qos: Option<u8>,
+    /// Arguments with which its queue is declared on first use, where the broker has such; rare.
+    pub arguments: Option<Box<Headers>>,
 }
 
 impl Message {
@@ -55,6 +59,9 @@ impl Message {
         self.body = Bytes::copy_from_slice(&self.body);
         self.headers.detach();
         self.destination.detach();
+        if let Some(arguments) = &mut self.options.arguments {
+            arguments.detach();
+        }
     }
 
     /// Bytes that this message takes once it is detached, but for a fixed part: what it counts against a limit in bytes.

@@ -279,6 +279,15 @@ impl Refusal {
         Self::new("rejected", CloseCode::POLICY, "Message rejected", format!("The broker did not take it: {why}."))
     }
 
+    /// A message in a queue breaks each connection to the broker that it comes on. `what` says where it is.
+    pub fn poison(what: &str) -> Self {
+        let detail = format!(
+            "A message in {what} breaks each connection to the broker that it comes on; a routing key or a property \
+             that is not UTF-8 does that. It must be removed from there with another program."
+        );
+        Self::new("poison", CloseCode::POLICY, "Message cannot be read", detail)
+    }
+
     /// The broker cannot be reached.
     pub fn broker_unavailable() -> Self {
         let detail = "The message broker behind this gateway cannot be reached at the moment; try again later.";

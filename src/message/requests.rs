@@ -57,7 +57,7 @@ pub struct Subscribe {
     pub source: Source,
     /// At most this many deliveries are unsettled at a time; at least 1.
     pub prefetch: u16,
-    /// Queue and consumer arguments: headers of the SUBSCRIBE that begin with `x-`.
+    /// Queue and consumer arguments: headers of the SUBSCRIBE, see [`Argument`](super::Argument).
     pub arguments: Headers,
 }
 
@@ -77,6 +77,15 @@ pub enum Source {
     },
     /// `/topic/…` with acknowledgements: a queue of its own for as long as the subscription lasts.
     Topic(Pattern),
+    /// A topic or an exchange by way of a queue that has a name (`x-queue-name`) and that all who name it share.
+    Named {
+        /// Name of the queue, which outlives its readers.
+        queue: Text,
+        /// Unless it goes with the last of them.
+        auto_delete: bool,
+        /// [`Source::Topic`] or [`Source::Exchange`]: what the queue is bound to.
+        of: Box<Source>,
+    },
     /// `/topic/…` whose queue outlives the session.
     Durable(DurableName, Pattern),
     /// A new private reply address, see the subscription's `reply_address`.

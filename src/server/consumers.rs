@@ -109,7 +109,7 @@ impl Consumers {
                 match &event {
                     Event::Delivery(delivery) => consumer.deliveries = delivery.id.map(|id| id.consumer),
                     Event::Ended(_) => drop(self.open.remove(&key)),
-                    Event::Interrupted | Event::Restored => {}
+                    Event::Interrupted | Event::Returned(_) | Event::Restored => {}
                 }
                 self.ready.push(key);
                 return Poll::Ready((key, event));

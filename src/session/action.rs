@@ -16,6 +16,8 @@ pub enum Input {
     Delivery(SubscriptionKey, Delivery),
     /// The link of a dedicated subscription broke: what was delivered and not settled is void.
     Interrupted(SubscriptionKey),
+    /// This delivery of a dedicated subscription, and those before it, went back to the queue.
+    Returned(SubscriptionKey, DeliveryId),
     /// A subscription ended by itself.
     SubscriptionEnded(Refusal),
     /// An action with this ticket came to its end.

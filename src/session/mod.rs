@@ -12,6 +12,7 @@
 //! SENDs are pipelined (contract, §4).
 
 mod action;
+mod arguments;
 mod connect;
 mod in_flight;
 mod send;
@@ -219,6 +220,12 @@ impl Session {
             Input::Interrupted(key) => {
                 if let State::Connected(connected) = &mut self.state {
                     connected.subscriptions.interrupt(key);
+                }
+                Ok(())
+            }
+            Input::Returned(key, last) => {
+                if let State::Connected(connected) = &mut self.state {
+                    connected.subscriptions.take_back(key, last);
                 }
                 Ok(())
             }

@@ -3,16 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::in_flight::Kind;
-use super::{Action, Connected, Handler, Request, Settings, flag, number};
+use super::{Action, Connected, Handler, Request, Settings, arguments, flag, number};
 use crate::message::{
-    Capabilities, Destination, Headers, Message, Outcome, Principal, PublishOptions, Refusal, Source, Subscribe, Text,
-    Usage,
+    Argument, Capabilities, Destination, Headers, Message, Outcome, Principal, PublishOptions, Refusal, Source,
+    Subscribe, Text, Usage,
 };
 use crate::stomp::Frame;
 
 const TEMPORARY_QUEUE: &str = "/temp-queue/";
-pub(super) const NO_ARGUMENTS: &str =
-    "the broker behind this gateway takes no arguments; its settings bound its queues";
 
 impl Connected {
     pub(super) fn send(&mut self, frame: Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
@@ -99,7 +97,7 @@ fn message(
     principal: &Principal,
     capabilities: Capabilities,
 ) -> Result<Message, Refusal> {
-    let options = options(&frame, &destination)?;
+    let options = options(&frame, &destination, capabilities)?;
     let mut headers = Headers::with_capacity(frame.headers.len() + 1);
     for (name, value) in frame.headers.iter() {
         match &**name {
@@ -118,9 +116,6 @@ fn message(
                 ));
             }
             "reply-to" if reply_to.is_some() => {}
-            argument if is_queue_argument(argument) && !capabilities.arguments => {
-                return Err(Refusal::unsupported(argument, NO_ARGUMENTS));
-            }
             name if is_consumed(name) => {}
             _ if headers.get(name).is_some() => {} // the first of a repeated header counts
             _ => headers.push(name.clone(), value.clone()),
@@ -133,7 +128,9 @@ fn message(
     Ok(Message { destination, headers, body: frame.body, options })
 }
 
-fn options(frame: &Frame, destination: &Destination) -> Result<PublishOptions, Refusal> {
+fn options(frame: &Frame, destination: &Destination, capabilities: Capabilities) -> Result<PublishOptions, Refusal> {
+    let arguments = arguments::read(frame, capabilities)?;
+    arguments::check_of_send(&arguments, destination)?;
     let persistent = flag(frame, "persistent")?;
     let is_queue = matches!(destination, Destination::Queue(_) | Destination::ExistingQueue(_));
     let retain = flag(frame, "retain")?.unwrap_or(false);
@@ -151,6 +148,7 @@ fn options(frame: &Frame, destination: &Destination) -> Result<PublishOptions, R
         priority: number(frame, "priority", "a whole number from 0 to 255")?,
         expiration: number(frame, "expiration", "a whole number of milliseconds")?.map(Duration::from_millis),
         qos,
+        arguments: (!arguments.is_empty()).then(|| Box::new(arguments)),
     })
 }
 
@@ -176,33 +174,7 @@ fn is_consumed(name: &str) -> bool {
             | "BCC"
             | "x-death"
     ) || name.starts_with("x-first-death-")
-        || is_queue_argument(name)
-}
-
-/// Arguments of queues and consumers on AMQP (contract, §2).
-pub(super) fn is_queue_argument(name: &str) -> bool {
-    matches!(
-        name,
-        "x-queue-type"
-            | "x-message-ttl"
-            | "x-expires"
-            | "x-max-length"
-            | "x-max-length-bytes"
-            | "x-overflow"
-            | "x-max-priority"
-            | "x-dead-letter-exchange"
-            | "x-dead-letter-routing-key"
-            | "x-delivery-limit"
-            | "x-single-active-consumer"
-            | "x-max-age"
-            | "x-stream-max-segment-size-bytes"
-            | "x-stream-filter-size-bytes"
-            | "x-stream-offset"
-            | "x-stream-filter"
-            | "x-stream-match-unfiltered"
-            | "x-priority"
-            | "x-queue-name"
-    )
+        || Argument::of(name).is_some()
 }
 
 /// How much a client may send, as two token buckets that hold what two seconds bring.

@@ -1,11 +1,12 @@
 //! SUBSCRIBE, UNSUBSCRIBE, ACK and NACK.
 
+use super::arguments::{self, QUEUE_NAME};
 use super::in_flight::Kind;
 use super::subscriptions::{AckMode, Claim, New, Reply};
 use super::{Action, Connected, Handler, Request, Settings, flag, number, required};
 use crate::message::{
-    Capabilities, Destination, DurableName, Headers, Outcome, Refusal, Settlement, SharedSource, Source, Subscribe,
-    Text, Usage, detached,
+    Destination, DurableName, Headers, Outcome, Refusal, Settlement, SharedSource, Source, Subscribe, Text, Usage,
+    detached,
 };
 use crate::stomp::{Frame, Reader, Version};
 
@@ -25,8 +26,9 @@ impl Connected {
         if self.subscriptions.find(id.as_ref(), spelling).is_some() {
             return Err(Refusal::duplicate_subscription(id.as_ref().unwrap_or(spelling)));
         }
-        check_arguments(frame, self.capabilities)?;
-        let source = self.source(frame, &destination, id.as_ref(), ack)?;
+        let arguments = arguments::read(frame, self.capabilities)?;
+        arguments::check_of_subscribe(&arguments, &destination)?;
+        let source = self.source(frame, &destination, id.as_ref(), ack, &arguments)?;
         if let Destination::TemporaryQueue(name) = &destination
             && self.subscriptions.adopt_reply(name, id.as_ref())
         {
@@ -54,9 +56,7 @@ impl Connected {
                     Reader { subscription: id.as_ref().map(detached), spelling: spelling_used, version },
                 )
             }
-            Wanted::Dedicated(source) => {
-                Request::Dedicated(Subscribe { source, prefetch, arguments: arguments(frame) })
-            }
+            Wanted::Dedicated(source) => Request::Dedicated(Subscribe { source, prefetch, arguments }),
         };
         let kind = match request {
             Request::Dedicated(Subscribe { source: Source::Reply, .. }) => Kind::ReplyAddress(key),
@@ -154,6 +154,7 @@ impl Connected {
         destination: &Destination,
         id: Option<&Text>,
         ack: AckMode,
+        arguments: &Headers,
     ) -> Result<Wanted, Refusal> {
         let only_auto = |what: &str| match ack {
             AckMode::Auto => Ok(()),
@@ -163,9 +164,12 @@ impl Connected {
             )),
         };
         Ok(match destination {
+            Destination::Topic(pattern) if arguments.get(QUEUE_NAME).is_some() => {
+                arguments::named(frame, arguments, Source::Topic(pattern.clone())).map(Wanted::Dedicated)?
+            }
             Destination::Topic(pattern) => match (self.durable_name(frame, id)?, ack) {
                 (Some(name), _) => Wanted::Dedicated(Source::Durable(name, pattern.clone())),
-                (None, AckMode::Auto) => Wanted::Shared(SharedSource::Topic(pattern.clone())),
+                (None, AckMode::Auto) if arguments.is_empty() => Wanted::Shared(SharedSource::Topic(pattern.clone())),
                 (None, _) => Wanted::Dedicated(Source::Topic(pattern.clone())),
             },
             Destination::User { name, .. } => {
@@ -179,7 +183,11 @@ impl Connected {
             Destination::Queue(name) => Wanted::Dedicated(Source::Queue(name.clone())),
             Destination::ExistingQueue(name) => Wanted::Dedicated(Source::ExistingQueue(name.clone())),
             Destination::Exchange { exchange, key } => {
-                Wanted::Dedicated(Source::Exchange { exchange: exchange.clone(), key: key.clone() })
+                let source = Source::Exchange { exchange: exchange.clone(), key: key.clone() };
+                match arguments.get(QUEUE_NAME) {
+                    Some(_) => Wanted::Dedicated(arguments::named(frame, arguments, source)?),
+                    None => Wanted::Dedicated(source),
+                }
             }
             Destination::TemporaryQueue(_) => {
                 only_auto("/temp-queue/")?;
@@ -215,21 +223,4 @@ fn prefetch(frame: &Frame, settings: &Settings) -> Result<u16, Refusal> {
         Some(0) => settings.max_prefetch,
         Some(count) => count.min(settings.max_prefetch),
     })
-}
-
-/// Refuses queue and consumer arguments where the broker has none, rather than lose them.
-fn check_arguments(frame: &Frame, capabilities: Capabilities) -> Result<(), Refusal> {
-    match arguments(frame).iter().next() {
-        Some((name, _)) if !capabilities.arguments => Err(Refusal::unsupported(name, super::send::NO_ARGUMENTS)),
-        _ => Ok(()),
-    }
-}
-
-fn arguments(frame: &Frame) -> Headers {
-    frame
-        .headers
-        .iter()
-        .filter(|(name, _)| super::send::is_queue_argument(name))
-        .map(|(n, v)| (n.clone(), v.clone()))
-        .collect()
 }

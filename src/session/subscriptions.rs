@@ -237,6 +237,15 @@ impl Subscriptions {
         });
     }
 
+    /// Makes everything void up to `last` that was delivered and not settled.
+    pub(super) fn take_back(&mut self, key: SubscriptionKey, last: DeliveryId) {
+        let Some(subscription) = self.get_mut(key) else { return };
+        let count = subscription.unsettled.partition_point(|unsettled| unsettled.id.tag <= last.tag);
+        if let Some(last) = subscription.unsettled.drain(..count).next_back() {
+            subscription.void_before = last.sequence + 1;
+        }
+    }
+
     /// Takes out what an ACK or NACK names.
     pub(super) fn claim(&mut self, frame: &Frame, version: Version) -> Result<Claim, Refusal> {
         let header = if version == Version::V12 { "id" } else { "message-id" };

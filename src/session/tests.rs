@@ -1,5 +1,7 @@
 //! Scripts: inputs, made-up instants, and the actions that must follow.
 
+mod arguments;
+
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -317,7 +319,7 @@ mod sending {
         let mut script = Script::connected("1.2");
         let consumed = "receipt:r\ntransaction-not:1\nlogin:a\npasscode:b\nauthorization:c\nsubscription:d\nack:e\n\
             redelivered:true\ndurable:true\nauto-delete:true\nexclusive:true\nCC:x\nBCC:y\nx-death:z\n\
-            x-first-death-queue:w\nx-queue-type:quorum\nuser-id:ada\nstompgate-user:ada";
+            x-first-death-queue:w\nuser-id:ada\nstompgate-user:ada";
         let (_, action) = script.asks(&format!("SEND\ndestination:/topic/a\n{consumed}\n\n"));
         assert_eq!(published(action).headers, Headers::from([("transaction-not", "1"), ("stompgate-user", "ada")]));
     }
@@ -348,6 +350,7 @@ mod sending {
             priority: Some(7),
             expiration: Some(Duration::from_millis(1500)),
             qos: Some(2),
+            arguments: None,
         };
         assert_eq!(published(action).options, expected);
         for header in
@@ -643,6 +646,18 @@ mod acknowledging {
         let again = script.deliver(key, 7);
         let (_, action) = script.asks(&format!("ACK\nid:{}\n\n", again.message_id));
         assert_eq!(settled(action).0, [7]);
+    }
+
+    #[test]
+    fn what_waited_too_long_is_acknowledged_quietly_and_the_rest_is_not() {
+        let (mut script, key, names) = delivered("1.2", "client-individual", 3);
+        script.input(Input::Returned(key, id(1)));
+        for name in &names[..2] {
+            let frame = one_frame(script.client(&format!("ACK\nid:{}\nreceipt:r\n\n", name.message_id)));
+            assert_eq!(header(&frame, "settled"), "false");
+        }
+        let (_, action) = script.asks(&format!("ACK\nid:{}\n\n", names[2].message_id));
+        assert_eq!(settled(action).0, [2]);
     }
 }
 

@@ -16,7 +16,7 @@ use crate::harness::{Client, in_time, text};
 use crate::rabbitmq;
 
 /// A client of ours, and a program that speaks AMQP itself.
-async fn both(settings: Settings) -> (Client, Connection, Channel) {
+pub(crate) async fn both(settings: Settings) -> (Client, Connection, Channel) {
     let broker = amqp_with(settings).await;
     let client = Client::of(&broker).await;
     let connection =

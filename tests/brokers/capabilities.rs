@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stompgate::broker::{Broker, BrokerError, LinkState, Source, Subscribe};
-use stompgate::message::{Destination, Headers};
+use stompgate::message::{Destination, Headers, Outcome};
 
 use crate::harness::{Client, in_time};
 
@@ -37,10 +37,15 @@ pub(crate) async fn arguments_are_refused_by_name_or_taken(broker: Arc<dyn Broke
     let arguments = Headers::from([("x-max-length", "10")]);
     let source = Source::Queue(format!("{}-arguments", client.mark).into());
     let answer = in_time(client.link.subscribe(Subscribe { source, prefetch: 1, arguments })).await;
+    let mut message = client.message("/queue/arguments", "x");
+    message.options.arguments = Some(Box::new(Headers::from([("x-max-length", "10")])));
+    let published = client.publish(message).await;
     if client.link.capabilities().arguments {
         assert!(answer.is_ok());
+        assert_eq!(published, Ok(Outcome::DONE));
     } else {
         assert_refused(answer, "x-max-length");
+        assert_refused(published, "x-max-length");
     }
 }
 

@@ -93,7 +93,7 @@ impl Client {
     pub(crate) async fn open(&self, source: Source, prefetch: u16) -> Result<Reader, BrokerError> {
         let request = Subscribe { source, prefetch, arguments: Headers::new() };
         let subscription = in_time(self.link.subscribe(request)).await?;
-        Ok(Reader { subscription, link: Arc::clone(&self.link) })
+        Ok(Reader::of(subscription, self))
     }
 
     /// A dedicated subscription to `/queue` or `/topic`.
@@ -135,6 +135,10 @@ impl Client {
 }
 
 impl Reader {
+    pub(crate) fn of(subscription: Box<dyn Subscription>, client: &Client) -> Reader {
+        Reader { subscription, link: Arc::clone(&client.link) }
+    }
+
     pub(crate) async fn event(&mut self) -> Event {
         in_time(poll_fn(|context| self.subscription.poll_next(context))).await
     }

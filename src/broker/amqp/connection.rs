@@ -130,6 +130,12 @@ impl Connector {
         tokio::time::sleep(longest.mul_f64(0.5 + share / 2.0)).await;
     }
 
+    /// A connection of no line, which nobody makes again; `None` if the broker cannot be reached.
+    pub(super) async fn alone(&self, name: &str, attempt: u32) -> Option<Arc<Live>> {
+        let connected = self.dialer.dial(name, attempt).await;
+        connected.ok().map(|connection| Arc::new(Live { connection, generation: 0 }))
+    }
+
     fn set_state(&self, line: usize, state: LinkState) {
         let mut lines = self.status.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = lines.get_mut(line) {
@@ -242,8 +248,7 @@ impl Line {
         while live.is_up() {
             tokio::select! {
                 () = self.connector.closed() => {
-                    let closing = live.connection.close(200, "the gateway ends".into());
-                    let _ = tokio::time::timeout(CLOSING, closing).await; // it may be gone already, or hang
+                    live.close().await;
                     break;
                 }
                 event = events.next() => match event {
@@ -276,6 +281,12 @@ impl Live {
     /// Whether it still holds.
     pub(super) fn is_up(&self) -> bool {
         self.connection.status().connected()
+    }
+
+    /// Closes it, and waits a little for that.
+    pub(super) async fn close(&self) {
+        let closing = self.connection.close(200, "done".into());
+        let _ = tokio::time::timeout(CLOSING, closing).await; // it may be gone already, or hang
     }
 
     /// A new channel.

@@ -9,21 +9,47 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::Stream;
+use lapin::Error;
 use lapin::message::Delivery as Arrival;
 use lapin::options::{BasicCancelOptions, BasicNackOptions, QueueDeleteOptions};
 use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::warn;
 
-use super::connection::Seat;
+use super::arguments::stream_offset;
+use super::connection::{Connector, Seat};
+use super::errors::is_poison;
+use super::isolation::Isolation;
 use super::ledger::{Ledger, Ledgers, begin};
 use super::properties;
 use super::source::{Reading, Recipe};
-use super::topology::Place;
+use super::topology::{Place, Warning};
 use crate::broker::{BrokerError, Event, Source, Subscription};
 use crate::message::{Delivery, DeliveryId, Message, PublishOptions, Settlement, Text};
 
 /// Somebody who waits for a channel to be closed waits no longer than this.
 const CLOSING: Duration = Duration::from_secs(5);
+
+/// A subscription under which the connection broke so often on a message, in so short a time, ends, even if its own queue
+/// seems well.
+const DEADLY: u32 = 8;
+const SHORT: Duration = Duration::from_mins(1);
+
+/// What all dedicated subscriptions of a link have in common.
+pub(super) struct Common {
+    pub(super) ledgers: Ledgers,
+    pub(super) closings: Closings,
+    isolation: Isolation,
+    ack_timeout: Duration,
+}
+
+impl Common {
+    /// None yet.
+    pub(super) fn new(connector: &Arc<Connector>, ack_timeout: Duration) -> Arc<Self> {
+        let isolation = Isolation::new(connector);
+        Arc::new(Common { ledgers: Ledgers::default(), closings: Closings::default(), isolation, ack_timeout })
+    }
+}
 
 /// A dedicated subscription.
 pub(super) struct Dedicated {
@@ -31,11 +57,27 @@ pub(super) struct Dedicated {
     seat: Arc<Seat>,
     consumer: u64,
     ledger: Arc<Ledger>,
-    ledgers: Arc<Ledgers>,
-    closings: Arc<Closings>,
+    common: Arc<Common>,
     phase: Phase,
+    /// Until the oldest delivery has waited too long.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// How often the connection broke on a message, and when last.
+    deaths: (u32, Instant),
     gap: bool,
     address: Option<Text>,
+    warning: Option<Warning>,
+    /// Of a stream: where the next message stands that nobody has been given.
+    next_offset: Option<i64>,
+}
+
+/// How a subscription is to be opened.
+struct Attempt {
+    /// It has been open before.
+    again: bool,
+    /// Where to go on in a stream.
+    offset: Option<i64>,
+    /// A message broke the connection then, and it may be one of this queue's.
+    suspect: Option<Instant>,
 }
 
 enum Phase {
@@ -89,29 +131,47 @@ impl Dedicated {
         recipe: Recipe,
         seat: Seat,
         consumer: u64,
-        ledgers: &Arc<Ledgers>,
-        closings: &Arc<Closings>,
+        common: &Arc<Common>,
     ) -> Result<Self, BrokerError> {
+        let (recipe, seat, common) = (Arc::new(recipe), Arc::new(seat), Arc::clone(common));
+        let mut attempt = Attempt { again: false, offset: None, suspect: None };
         if let Some(queue) = &recipe.queue {
-            closings.settled(queue).await;
+            common.closings.settled(queue).await;
+            attempt.suspect = common.isolation.is_parked(queue).then(Instant::now);
         }
-        let (recipe, seat) = (Arc::new(recipe), Arc::new(seat));
-        let reading = open(Arc::clone(&recipe), Arc::clone(&seat), false).await?;
+        let reading = open(Arc::clone(&recipe), Arc::clone(&seat), Arc::clone(&common), attempt).await?;
         let address = matches!(recipe.source, Source::Reply).then(|| Text::from(reading.queue.as_str()));
-        let ledger = ledgers.open(consumer);
+        let ledger = common.ledgers.open(consumer);
         ledger.begin(reading.channel.clone());
-        let (ledgers, closings) = (Arc::clone(ledgers), Arc::clone(closings));
+        let warning = reading.warning.clone();
         let phase = Phase::Reading(reading);
-        Ok(Dedicated { recipe, seat, consumer, ledger, ledgers, closings, phase, gap: false, address })
+        Ok(Dedicated {
+            recipe,
+            seat,
+            consumer,
+            ledger,
+            common,
+            phase,
+            timer: None,
+            deaths: (0, Instant::now()),
+            gap: false,
+            address,
+            warning,
+            next_offset: None,
+        })
     }
 
     /// A message for the reader; `None` if it is only for the wider binding.
     fn delivery(&mut self, arrival: Arrival, queue: &lapin::types::ShortString) -> Option<Delivery> {
         let destination = self.recipe.destination(arrival.routing_key.as_str(), queue);
-        let tag = self.ledger.deliver(arrival.delivery_tag);
+        let offset = stream_offset(arrival.properties.headers().as_ref());
+        // A stream knows nothing of acknowledgements: what was not acknowledged before a break is read again.
+        let again = offset.zip(self.next_offset).is_some_and(|(offset, next)| offset < next);
+        self.next_offset = self.next_offset.max(offset.map(|offset| offset + 1));
+        let tag = self.ledger.deliver(arrival.delivery_tag, offset);
         let id = DeliveryId { consumer: self.consumer, tag };
         if !self.recipe.wants(&destination) {
-            self.ledgers.settle(&[id], Settlement::Accept);
+            self.common.ledgers.settle(&[id], Settlement::Accept);
             return None;
         }
         let message = Message {
@@ -123,20 +183,20 @@ impl Dedicated {
         Some(Delivery {
             message: Arc::new(message),
             id: Some(id),
-            redelivered: arrival.redelivered,
+            redelivered: arrival.redelivered || again,
             gap: std::mem::take(&mut self.gap),
         })
     }
 
     /// What follows when deliveries end: the subscription is opened again, unless the broker has ended it.
-    fn broken(&mut self, cancelled: bool) -> Event {
+    fn broken(&mut self, error: Option<&Error>) -> Event {
         let phase = std::mem::replace(&mut self.phase, Phase::Ended);
-        self.ledger.void();
+        let offset = self.ledger.void().or(self.next_offset);
         if self.seat.line().connector().is_closed() {
             return Event::Ended(self.seat.line().connector().reason());
         }
         if let Phase::Reading(reading) = &phase
-            && cancelled
+            && error.is_none()
             && reading.channel.status().connected()
             && reading.live.is_up()
         {
@@ -152,19 +212,56 @@ impl Dedicated {
             warn!("{}: deleted, or its consumer was cancelled", self.recipe.what());
             self.gap = true;
         }
-        self.phase = Phase::Opening(Box::pin(open(Arc::clone(&self.recipe), Arc::clone(&self.seat), true)));
+        let suspect = error.is_some_and(is_poison).then(Instant::now);
+        if let Some(now) = suspect {
+            let (count, last) = self.deaths;
+            self.deaths = (if now < last + SHORT { count + 1 } else { 1 }, now);
+            if self.deaths.0 >= DEADLY {
+                return Event::Ended(BrokerError::Poison(self.recipe.what()));
+            }
+        }
+        let (recipe, seat, common) = (Arc::clone(&self.recipe), Arc::clone(&self.seat), Arc::clone(&self.common));
+        self.phase = Phase::Opening(Box::pin(open(recipe, seat, common, Attempt { again: true, offset, suspect })));
         Event::Interrupted
+    }
+
+    /// Puts back what has waited too long, before the broker closes the channel for it (RabbitMQ's `consumer_timeout`).
+    fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            let Some(timer) = &mut self.timer else {
+                let Some(oldest) = self.ledger.oldest() else { return Poll::Pending };
+                self.timer = Some(Box::pin(sleep_until(oldest + self.common.ack_timeout)));
+                continue;
+            };
+            ready!(timer.as_mut().poll(context));
+            let until = timer.deadline() - self.common.ack_timeout;
+            self.timer = None;
+            if let Some((count, tag)) = self.ledger.put_back(until) {
+                let (what, time) = (self.recipe.what(), self.common.ack_timeout);
+                warn!(count, "{what}: not acknowledged within {time:?} (broker.amqp.ack_timeout), and put back");
+                return Poll::Ready(Event::Returned(DeliveryId { consumer: self.consumer, tag }));
+            }
+        }
     }
 }
 
 /// Opens until it works, or the broker says why not.
-async fn open(recipe: Arc<Recipe>, seat: Arc<Seat>, again: bool) -> Result<Reading, BrokerError> {
+async fn open(
+    recipe: Arc<Recipe>,
+    seat: Arc<Seat>,
+    common: Arc<Common>,
+    Attempt { again, offset, mut suspect }: Attempt,
+) -> Result<Reading, BrokerError> {
     let mut attempt = 0;
     loop {
+        if let Some(since) = suspect.take() {
+            common.isolation.examine(&recipe, offset, since).await?;
+        }
         let live = seat.line().up().await?;
-        match recipe.open(live).await {
+        match recipe.open(live, offset, recipe.prefetch).await {
             Ok(reading) => return Ok(reading),
             Err(BrokerError::Unavailable) => {}
+            Err(BrokerError::Poison(_)) if attempt < DEADLY => suspect = Some(Instant::now()),
             // The broker has not noticed yet that the old connection, which held the queue, is gone.
             Err(BrokerError::InUse(_) | BrokerError::Rejected(_)) if again => {}
             Err(refused) => return Err(refused),
@@ -179,21 +276,22 @@ impl Subscription for Dedicated {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         loop {
             match &mut self.phase {
-                Phase::Reading(reading) => match ready!(Pin::new(&mut reading.consumer).poll_next(context)) {
-                    Some(Ok(arrival)) => {
+                Phase::Reading(reading) => match Pin::new(&mut reading.consumer).poll_next(context) {
+                    Poll::Pending => return self.poll_overdue(context),
+                    Poll::Ready(Some(Ok(arrival))) => {
                         let queue = reading.queue.clone();
                         if let Some(delivery) = self.delivery(arrival, &queue) {
                             return Poll::Ready(Event::Delivery(delivery));
                         }
                     }
-                    Some(Err(_)) => return Poll::Ready(self.broken(false)),
-                    None => return Poll::Ready(self.broken(true)),
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(self.broken(Some(&error))),
+                    Poll::Ready(None) => return Poll::Ready(self.broken(None)),
                 },
                 Phase::Opening(opening) => match ready!(opening.as_mut().poll(context)) {
                     Ok(reading) => {
                         self.ledger.begin(reading.channel.clone());
                         self.phase = Phase::Reading(reading);
-                        self.gap |= self.recipe.is_transient();
+                        self.gap |= self.recipe.is_forgetful();
                         return Poll::Ready(Event::Restored);
                     }
                     Err(refused) => {
@@ -235,11 +333,15 @@ impl Subscription for Dedicated {
     fn reply_address(&self) -> Option<&Text> {
         self.address.as_ref()
     }
+
+    fn warning(&self) -> Option<&str> {
+        self.warning.as_deref()
+    }
 }
 
 impl Drop for Dedicated {
     fn drop(&mut self) {
-        self.ledgers.close(self.consumer);
+        self.common.ledgers.close(self.consumer);
         let (Phase::Reading(reading) | Phase::Cancelled(Some(reading))) =
             std::mem::replace(&mut self.phase, Phase::Ended)
         else {
@@ -248,11 +350,11 @@ impl Drop for Dedicated {
         // Without a runtime lapin closes the channel when its last handle goes; only nobody waits for it.
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let queue = reading.queue.to_string();
-        let closing = self.closings.add(&queue);
-        let (closings, seat) = (Arc::clone(&self.closings), Arc::clone(&self.seat));
+        let closing = self.common.closings.add(&queue);
+        let (common, seat) = (Arc::clone(&self.common), Arc::clone(&self.seat));
         runtime.spawn(async move {
             let _ = reading.channel.close(200, "done".into()).await; // it may be gone already
-            closings.done(&queue, closing);
+            common.closings.done(&queue, closing);
             drop((reading, seat));
         });
     }

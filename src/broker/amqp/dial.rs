@@ -44,7 +44,18 @@ pub(super) struct NoConnection {
 
 /// Why a URI is none. The text does not show it, because there may be a passcode in it.
 pub(super) fn check_uri(uri: &str) -> Result<AMQPUri, String> {
-    uri.parse::<AMQPUri>().map_err(|why| format!("cannot be read: {why}"))
+    let mut parsed = uri.parse::<AMQPUri>().map_err(|why| format!("cannot be read: {why}"))?;
+    if let Some(address) = ipv6_literal(uri) {
+        address.clone_into(&mut parsed.authority.host);
+    }
+    Ok(parsed)
+}
+
+/// What stands in brackets as the host. The parser of URIs knows names only, and takes "localhost" for it.
+fn ipv6_literal(uri: &str) -> Option<&str> {
+    let authority = uri.split_once("://")?.1.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    host.strip_prefix('[')?.split_once(']').map(|(address, _)| address)
 }
 
 impl Dialer {
@@ -200,4 +211,21 @@ fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'st
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, (&'static str, String)> {
     fs::read(path).map_err(|why| (key, format!("cannot read {}: {why}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_a_uri_is_a_name_or_an_address() {
+        for (uri, host) in [
+            ("amqp://u:p@[::1]:5671/%2f", "::1"),
+            ("amqps://[fd00::7]", "fd00::7"),
+            ("amqp://127.0.0.1:5672", "127.0.0.1"),
+            ("amqp://user:p%5B@rabbit.example/[x]", "rabbit.example"),
+        ] {
+            assert_eq!(check_uri(uri).unwrap().authority.host, host, "{uri}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use lapin::{Error, ErrorKind};
 use crate::broker::BrokerError;
 
 /// Reply codes of AMQP 0-9-1 that mean something to a client.
+const CONNECTION_FORCED: u16 = 320;
 pub(super) const ACCESS_REFUSED: u16 = 403;
 pub(super) const NOT_FOUND: u16 = 404;
 pub(super) const PRECONDITION_FAILED: u16 = 406;
@@ -16,6 +17,16 @@ pub(super) fn channel_error(error: &Error) -> Option<u16> {
     match error.kind() {
         ErrorKind::ProtocolError(reply) if error.is_amqp_soft_error() => Some(reply.get_id()),
         _ => None,
+    }
+}
+
+/// Whether the connection broke on something that was asked or came on it, and may break on it again: something that
+/// cannot be read, or that the broker ends connections for.
+pub(super) fn is_poison(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::ParsingError(_) => true,
+        ErrorKind::ProtocolError(reply) => error.is_amqp_hard_error() && reply.get_id() != CONNECTION_FORCED,
+        _ => false,
     }
 }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 
 use lapin::Channel;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
+use tokio::time::Instant;
 
 use crate::message::{DeliveryId, Settlement};
 
@@ -31,6 +32,9 @@ struct State {
 struct Unsettled {
     tag: u64,
     broker_tag: u64,
+    /// Where it stands in its stream, if it comes from one.
+    offset: Option<i64>,
+    since: Instant,
 }
 
 impl Ledgers {
@@ -75,20 +79,38 @@ impl Ledger {
         self.lock().channel = Some(channel);
     }
 
-    /// The channel is gone: what was delivered on it comes again.
-    pub(super) fn void(&self) {
+    /// The channel is gone: what was delivered on it comes again. Returns where in its stream the first of it stands.
+    pub(super) fn void(&self) -> Option<i64> {
         let mut state = self.lock();
         state.channel = None;
+        let first = state.unsettled.front().and_then(|unsettled| unsettled.offset);
         state.unsettled.clear();
+        first
     }
 
     /// Notes a delivery, and gives it our tag.
-    pub(super) fn deliver(&self, broker_tag: u64) -> u64 {
+    pub(super) fn deliver(&self, broker_tag: u64, offset: Option<i64>) -> u64 {
         let mut state = self.lock();
         let tag = state.next;
         state.next += 1;
-        state.unsettled.push_back(Unsettled { tag, broker_tag });
+        state.unsettled.push_back(Unsettled { tag, broker_tag, offset, since: Instant::now() });
         tag
+    }
+
+    /// Since when the first of what is not settled has waited.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.lock().unsettled.front().map(|first| first.since)
+    }
+
+    /// Puts back what was delivered until then and is not settled: how many, and our tag of the last.
+    pub(super) fn put_back(&self, until: Instant) -> Option<(usize, u64)> {
+        let mut state = self.lock();
+        let count = state.unsettled.partition_point(|unsettled| unsettled.since <= until);
+        let last = state.unsettled.drain(..count).next_back()?;
+        if let Some(channel) = &state.channel {
+            send(channel, last.broker_tag, true, Settlement::Requeue);
+        }
+        Some((count, last.tag))
     }
 
     fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> bool {

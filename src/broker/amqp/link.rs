@@ -8,14 +8,14 @@ use tokio::sync::{Semaphore, oneshot};
 
 use lapin::types::ShortString;
 
+use super::arguments::Arguments;
 use super::connection::{Connector, Line, Seat};
-use super::dedicated::{Closings, Dedicated};
-use super::ledger::Ledgers;
+use super::dedicated::{Common, Dedicated};
 use super::names;
 use super::publisher::Publisher;
 use super::settings::Settings;
 use super::shared::SharedQueues;
-use super::source::{Arguments, Recipe};
+use super::source::Recipe;
 use super::topology::Topology;
 use crate::broker::{
     BrokerError, Capabilities, Confirmation, Link, Permit, Shared, SharedSource, Subscribe, Subscriber, Subscription,
@@ -39,8 +39,7 @@ pub(super) struct AmqpLink {
     shared: OnceLock<SharedQueues>,
     dedicated: Mutex<Vec<Arc<Line>>>,
     window: Arc<Semaphore>,
-    ledgers: Arc<Ledgers>,
-    closings: Arc<Closings>,
+    common: Arc<Common>,
     next_consumer: AtomicU64,
 }
 
@@ -52,6 +51,7 @@ impl AmqpLink {
         connector: Arc<Connector>,
         service: Option<Arc<AmqpLink>>,
     ) -> Self {
+        let common = Common::new(&connector, settings.ack_timeout);
         AmqpLink {
             settings: settings.clone(),
             exchange: exchange.clone(),
@@ -63,8 +63,7 @@ impl AmqpLink {
             shared: OnceLock::new(),
             dedicated: Mutex::default(),
             window: Arc::new(Semaphore::new(settings.max_unconfirmed.min(Semaphore::MAX_PERMITS))),
-            ledgers: Arc::default(),
-            closings: Arc::default(),
+            common,
             next_consumer: AtomicU64::new(1),
         }
     }
@@ -166,21 +165,16 @@ impl Link for AmqpLink {
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Box<dyn Subscription>, BrokerError> {
-        let recipe = Recipe {
-            arguments: Arguments::parse(&request.arguments, self.settings.allows_arguments())?,
-            queue: Recipe::fixed_queue(&request.source)?,
-            source: request.source,
-            prefetch: request.prefetch,
-            exchange: self.exchange.clone(),
-            topology: Arc::clone(self.topology()),
-        };
+        let Subscribe { source, prefetch, arguments } = request;
+        let arguments = Arguments::parse(&arguments, self.settings.allows_arguments())?;
+        let recipe = Recipe::new(source, prefetch, arguments, self.exchange.clone(), Arc::clone(self.topology()))?;
         let consumer = self.next_consumer.fetch_add(1, Ordering::Relaxed);
-        let opened = Dedicated::open(recipe, self.seat()?, consumer, &self.ledgers, &self.closings).await?;
+        let opened = Dedicated::open(recipe, self.seat()?, consumer, &self.common).await?;
         Ok(Box::new(opened))
     }
 
     fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> Confirmation {
-        let settled = self.ledgers.settle(deliveries, settlement);
+        let settled = self.common.ledgers.settle(deliveries, settlement);
         Confirmation::Ready(Ok(Outcome { settled, ..Outcome::DONE }))
     }
 
@@ -188,7 +182,7 @@ impl Link for AmqpLink {
     async fn commit(&self, transaction: Transaction) -> Result<Confirmation, BrokerError> {
         let Transaction { messages, settlements } = transaction;
         let mut settled = settlements.iter().flat_map(|(deliveries, _)| deliveries);
-        if !settled.all(|delivery| self.ledgers.holds(*delivery)) {
+        if !settled.all(|delivery| self.common.ledgers.holds(*delivery)) {
             return Err(BrokerError::DeliveryLost);
         }
         messages.iter().try_for_each(|message| self.publisher().check(message))?;
@@ -196,20 +190,23 @@ impl Link for AmqpLink {
         for message in messages {
             published.push(self.publish(self.reserve().await?, message));
         }
-        let ledgers = Arc::clone(&self.ledgers);
+        let common = Arc::clone(&self.common);
         let (answer, confirmation) = oneshot::channel();
         tokio::spawn(async move {
             let mut outcome = Ok(Outcome::DONE);
             for confirmation in published {
                 match (confirmation.await, &mut outcome) {
-                    (Ok(one), Ok(all)) => all.routed &= one.routed,
+                    (Ok(one), Ok(all)) => {
+                        all.routed &= one.routed;
+                        all.warning = all.warning.take().or(one.warning);
+                    }
                     (Err(failed), Ok(_)) => outcome = Err(failed),
                     (_, Err(_)) => {}
                 }
             }
             if let Ok(all) = &mut outcome {
                 for (deliveries, settlement) in &settlements {
-                    all.settled &= ledgers.settle(deliveries, *settlement);
+                    all.settled &= common.ledgers.settle(deliveries, *settlement);
                 }
             }
             let _ = answer.send(outcome); // whoever asked may be gone
@@ -219,7 +216,7 @@ impl Link for AmqpLink {
 
     async fn delete_durable(&self, name: &DurableName) -> Result<(), BrokerError> {
         let queue = names::durable(name);
-        self.closings.settled(&queue).await;
+        self.common.closings.settled(&queue).await;
         self.topology().delete_durable(&queue, &name.name).await
     }
 }

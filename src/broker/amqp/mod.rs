@@ -18,6 +18,8 @@
 mod settings;
 
 #[cfg(feature = "amqp")]
+mod arguments;
+#[cfg(feature = "amqp")]
 mod binder;
 #[cfg(feature = "amqp")]
 mod broker;
@@ -29,6 +31,8 @@ mod dedicated;
 mod dial;
 #[cfg(feature = "amqp")]
 mod errors;
+#[cfg(feature = "amqp")]
+mod isolation;
 #[cfg(feature = "amqp")]
 mod ledger;
 #[cfg(feature = "amqp")]
@@ -48,7 +52,7 @@ mod topology;
 #[cfg(feature = "amqp")]
 mod users;
 
-pub use settings::{Identity, Settings, Uri};
+pub use settings::{Identity, Settings, TopicSlash, Uri};
 
 #[cfg(feature = "amqp")]
 pub use broker::{Amqp, ConnectError, connect};

@@ -21,12 +21,13 @@ use lapin::{BasicProperties, Channel, Error, ErrorKind};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
+use super::arguments::Arguments;
 use super::connection::Line;
 use super::errors::{channel_error, short, told};
 use super::names::{self, USER_EXCHANGE};
 use super::properties;
 use super::settings::Settings;
-use super::topology::{Place, Topology};
+use super::topology::{Place, Topology, Warning};
 use crate::broker::{BrokerError, Confirmation, Permit};
 use crate::message::{Destination, Message, Outcome};
 
@@ -41,6 +42,7 @@ pub(super) struct Publisher {
     exchange: ShortString,
     topics: Place,
     frame_max: u32,
+    queue_arguments: bool,
 }
 
 /// A message on its way.
@@ -57,6 +59,8 @@ struct Job {
     deaths: u32,
     /// Its queue was gone, and was made once more.
     remade: bool,
+    /// For its sender, though it was taken.
+    warning: Option<Warning>,
 }
 
 /// A message as AMQP has it.
@@ -66,6 +70,8 @@ struct Envelope {
     key: ShortString,
     /// What must be there for it.
     place: Option<Place>,
+    /// With these, if it has to be made.
+    arguments: FieldTable,
     properties: BasicProperties,
     body: Bytes,
 }
@@ -88,7 +94,8 @@ impl Publisher {
         };
         let channels = (0..settings.publish_channels.max(1)).map(start).collect();
         let topics = Place::Exchange(settings.exchange.as_str().into());
-        Publisher { channels, exchange, topics, frame_max: settings.frame_max }
+        let (frame_max, queue_arguments) = (settings.frame_max, settings.allows_arguments());
+        Publisher { channels, exchange, topics, frame_max, queue_arguments }
     }
 
     /// Publishes; the permits bound how many wait here.
@@ -108,6 +115,7 @@ impl Publisher {
             alone: false,
             deaths: 0,
             remade: false,
+            warning: None,
         };
         // A worker that has ended drops the job, and so its answer is that the broker is not there.
         let _ = self.channels[channel].send(job);
@@ -136,7 +144,11 @@ impl Publisher {
             return Err(BrokerError::Unsupported { what: "retain:true".to_owned(), why });
         }
         let (exchange, key, place) = self.address(&message.destination)?;
-        Ok(Envelope { exchange, key, place, properties, body: message.body })
+        let arguments = match &message.options.arguments {
+            Some(arguments) => Arguments::parse(arguments, self.queue_arguments)?.queue,
+            None => FieldTable::default(),
+        };
+        Ok(Envelope { exchange, key, place, arguments, properties, body: message.body })
     }
 
     fn address(&self, destination: &Destination) -> Result<(ShortString, ShortString, Option<Place>), BrokerError> {
@@ -252,10 +264,13 @@ impl Worker {
     }
 
     /// Sees to it that what the message needs is there; answers if it cannot be.
-    async fn prepared(&mut self, job: Job) -> Option<Job> {
+    async fn prepared(&mut self, mut job: Job) -> Option<Job> {
         let Some(place) = &job.envelope.place else { return Some(job) };
-        match self.topology.ensure(place, &FieldTable::default()).await {
-            Ok(()) => Some(job),
+        match self.topology.ensure(place, &job.envelope.arguments).await {
+            Ok(warning) => {
+                job.warning = warning;
+                Some(job)
+            }
             Err(refused) => {
                 answer(job, Err(refused));
                 None
@@ -265,7 +280,10 @@ impl Worker {
 
     fn confirmed(&mut self, mut job: Job, confirmation: &lapin::Confirmation) {
         match confirmation {
-            lapin::Confirmation::Ack(None) => answer(job, Ok(Outcome::DONE)),
+            lapin::Confirmation::Ack(None) => {
+                let warning = job.warning.as_deref().map(str::to_owned);
+                answer(job, Ok(Outcome { warning, ..Outcome::DONE }));
+            }
             lapin::Confirmation::Ack(Some(_)) => match job.envelope.place.clone() {
                 // Somebody has deleted the queue since it was declared.
                 Some(place @ (Place::Queue(_) | Place::ExistingQueue(_))) if !job.remade => {

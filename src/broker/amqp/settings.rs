@@ -18,6 +18,8 @@ pub struct Settings {
     pub uri: Vec<Uri>,
     /// The topic exchange behind `/topic/…`. It must exist.
     pub exchange: String,
+    /// A slash in the name of a `/topic`: "accept" it as a separator like a dot, or "reject" it as RabbitMQ's plugin does.
+    pub topic_slash: TopicSlash,
     /// Time between two heart-beats of a connection to the broker, in whole seconds.
     #[serde(with = "humantime_serde")]
     pub heartbeat: Duration,
@@ -40,7 +42,11 @@ pub struct Settings {
     /// The longest time between two attempts to reach the broker.
     #[serde(with = "humantime_serde")]
     pub reconnect_max: Duration,
-    /// Let clients name queue and consumer arguments (`x-…`) in SUBSCRIBE. Without it, only those who have a login of
+    /// Time after which a delivery that is not acknowledged goes back to its queue. RabbitMQ's `consumer_timeout`, 30
+    /// minutes by default, must be longer: it closes the channel.
+    #[serde(with = "humantime_serde")]
+    pub ack_timeout: Duration,
+    /// Let clients name queues of topics, and queue and consumer arguments (`x-…`). Without it, only those who have a login of
     /// their own at the broker may: `identity = "per-user"`.
     pub queue_arguments: Option<bool>,
     /// As whom clients are known to the broker.
@@ -73,6 +79,7 @@ impl Default for Settings {
         Settings {
             uri: vec![Uri("amqp://127.0.0.1:5672/%2f".to_owned())],
             exchange: "amq.topic".to_owned(),
+            topic_slash: TopicSlash::Accept,
             heartbeat: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             frame_max: 65_536,
@@ -82,6 +89,7 @@ impl Default for Settings {
             publish_channels: 4,
             max_unconfirmed: 10_000,
             reconnect_max: Duration::from_secs(5),
+            ack_timeout: Duration::from_mins(25),
             queue_arguments: None,
             identity: Identity::Service,
             virtual_hosts: BTreeMap::new(),
@@ -106,6 +114,17 @@ pub enum Identity {
     Service,
     /// Each as the user that its CONNECT names, whom the broker checks. Goes with `auth.kind = "broker"`.
     PerUser,
+}
+
+/// What becomes of `/topic/a/b`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TopicSlash {
+    /// It is `/topic/a.b`.
+    #[default]
+    Accept,
+    /// It is an error.
+    Reject,
 }
 
 /// The URI of a broker. Its passcode is not shown when it is debugged.
@@ -161,6 +180,7 @@ impl Settings {
             ("broker.amqp.connect_timeout", self.connect_timeout),
             ("broker.amqp.reconnect_max", self.reconnect_max),
             ("broker.amqp.user_link_idle", self.user_link_idle),
+            ("broker.amqp.ack_timeout", self.ack_timeout),
         ] {
             faults.demand(!time.is_zero(), key, "must be longer than nothing");
             faults.demand_time(key, time);

@@ -3,19 +3,22 @@
 use std::sync::Arc;
 
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, Consumer, Error};
 
+use super::arguments::Arguments;
 use super::connection::Live;
-use super::errors::{ACCESS_REFUSED, channel_error, short, told};
+use super::errors::{ACCESS_REFUSED, NOT_FOUND, channel_error, is_poison, short, told};
 use super::names;
-use super::topology::{Place, Topology};
+use super::topology::{Place, Topology, Warning};
 use crate::broker::{BrokerError, Source};
-use crate::message::{Destination, Headers, Pattern, Segment, Text, is_open_to_wildcards};
+use crate::message::{Destination, Pattern, Segment, Text, is_open_to_wildcards};
 
 /// Everything that it takes to open a subscription, and to open it again.
 pub(super) struct Recipe {
+    /// Never [`Source::Named`]: that is in `named`, and this is what its queue is bound to.
     pub(super) source: Source,
+    pub(super) named: Option<Named>,
     pub(super) prefetch: u16,
     pub(super) arguments: Arguments,
     /// The queue, where its name stays the same.
@@ -24,11 +27,10 @@ pub(super) struct Recipe {
     pub(super) topology: Arc<Topology>,
 }
 
-/// Arguments of SUBSCRIBE, by what they are for.
-#[derive(Default)]
-pub(super) struct Arguments {
-    queue: FieldTable,
-    consumer: FieldTable,
+/// The queue of a subscription whose client has named it.
+pub(super) struct Named {
+    /// It goes with its last reader.
+    auto_delete: bool,
 }
 
 /// An open subscription.
@@ -37,32 +39,61 @@ pub(super) struct Reading {
     pub(super) consumer: Consumer,
     pub(super) queue: ShortString,
     pub(super) live: Arc<Live>,
+    pub(super) warning: Option<Warning>,
+}
+
+/// What is there before a subscription is opened.
+struct Prepared {
+    /// An exchange and a key, for a queue that is to be bound.
+    bind_to: Option<(ShortString, ShortString)>,
+    warning: Option<Warning>,
 }
 
 impl Recipe {
-    /// The queue's name where it stays the same: all but those of plain topics and exchanges.
-    pub(super) fn fixed_queue(source: &Source) -> Result<Option<String>, BrokerError> {
-        Ok(match source {
-            Source::Queue(name) | Source::ExistingQueue(name) => Some(name.to_string()),
+    /// How to read `source`.
+    pub(super) fn new(
+        source: Source,
+        prefetch: u16,
+        arguments: Arguments,
+        exchange: ShortString,
+        topology: Arc<Topology>,
+    ) -> Result<Self, BrokerError> {
+        let queue = match &source {
+            Source::Queue(name) | Source::ExistingQueue(name) | Source::Named { queue: name, .. } => {
+                Some(name.to_string())
+            }
             Source::Durable(name, _) => Some(names::durable(name)),
             Source::Reply => Some(names::random(names::REPLY)?),
             Source::Topic(_) | Source::Exchange { .. } => None,
-        })
+        };
+        let (source, named) = match source {
+            Source::Named { auto_delete, of, .. } => (*of, Some(Named { auto_delete })),
+            source => (source, None),
+        };
+        Ok(Recipe { source, named, prefetch, arguments, queue, exchange, topology })
     }
 
     /// Whether its queue goes with the connection.
     pub(super) fn is_transient(&self) -> bool {
-        matches!(self.source, Source::Topic(_) | Source::Exchange { .. } | Source::Reply)
+        self.named.is_none() && matches!(self.source, Source::Topic(_) | Source::Exchange { .. } | Source::Reply)
+    }
+
+    /// Whether messages can be missed while the connection is gone.
+    pub(super) fn is_forgetful(&self) -> bool {
+        self.is_transient() || self.named.as_ref().is_some_and(|named| named.auto_delete)
     }
 
     /// What it reads, for readers of errors.
     pub(super) fn what(&self) -> String {
+        if let (Some(_), Some(queue)) = (&self.named, &self.queue) {
+            return format!("the queue {queue}");
+        }
         match &self.source {
             Source::Queue(name) | Source::ExistingQueue(name) => format!("the queue {name}"),
             Source::Exchange { exchange, .. } => format!("the exchange {exchange}"),
             Source::Topic(pattern) => format!("the topic {pattern}"),
             Source::Durable(name, _) => format!("the durable subscription {}", name.name),
-            Source::Reply => "the reply queue".to_owned(),
+            Source::Reply | Source::Named { .. } => "the reply queue".to_owned(),
         }
     }
 
@@ -70,12 +101,16 @@ impl Recipe {
     pub(super) fn wants(&self, destination: &Destination) -> bool {
         let Destination::Topic(name) = destination else { return true };
         match &self.source {
-            Source::Topic(pattern) => pattern.matches(name),
+            Source::Topic(pattern) if self.named.is_none() => pattern.matches(name),
             // What waits may have come by an earlier pattern, so only what no binding says is held against it.
-            Source::Durable(_, pattern) if pattern.segments().any(|segment| matches!(segment, Segment::Glob(_))) => {
+            Source::Topic(pattern) | Source::Durable(_, pattern)
+                if pattern.segments().any(|segment| matches!(segment, Segment::Glob(_))) =>
+            {
                 pattern.matches(name)
             }
-            Source::Durable(_, pattern) => begins_plainly(pattern) || is_open_to_wildcards(name.first()),
+            Source::Topic(pattern) | Source::Durable(_, pattern) => {
+                begins_plainly(pattern) || is_open_to_wildcards(name.first())
+            }
             _ => true,
         }
     }
@@ -89,13 +124,18 @@ impl Recipe {
                 Destination::Exchange { exchange: exchange.clone(), key: Text::from(routing_key) }
             }
             Source::Topic(_) | Source::Durable(..) => Destination::Topic(names::topic(routing_key)),
-            Source::Reply => Destination::ReplyQueue(queue.as_str().into()),
+            Source::Reply | Source::Named { .. } => Destination::ReplyQueue(queue.as_str().into()),
         }
     }
 
-    /// Sees to its queue and begins to read it.
-    pub(super) async fn open(&self, live: Arc<Live>) -> Result<Reading, BrokerError> {
-        let bind_to = self.prepare().await?;
+    /// Sees to its queue and begins to read it; a stream at `offset`, if it has been read before.
+    pub(super) async fn open(
+        &self,
+        live: Arc<Live>,
+        offset: Option<i64>,
+        prefetch: u16,
+    ) -> Result<Reading, BrokerError> {
+        let Prepared { bind_to, warning } = self.prepare().await?;
         let name = match &self.queue {
             Some(name) => name.clone(),
             None => names::random("stompgate.sub.")?,
@@ -103,7 +143,7 @@ impl Recipe {
         let queue = short(&name, "the name of the queue")?;
         let opened = async {
             let channel = live.channel().await?;
-            channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
+            channel.basic_qos(prefetch, BasicQosOptions::default()).await?;
             if self.is_transient() {
                 declare(&channel, &queue, &self.arguments.queue).await?;
             }
@@ -113,95 +153,72 @@ impl Recipe {
             }
             let exclusive = matches!(self.source, Source::Durable(..));
             let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
-            let arguments = self.arguments.consumer.clone();
+            let arguments = self.arguments.of_consumer(offset);
             let consumer = channel.basic_consume(queue.clone(), ShortString::default(), options, arguments).await?;
             Ok((channel, consumer))
         };
         match opened.await {
-            Ok((channel, consumer)) => Ok(Reading { channel, consumer, queue, live }),
+            Ok((channel, consumer)) => Ok(Reading { channel, consumer, queue, live, warning }),
             Err(error) => Err(self.refused(&error)),
         }
     }
 
-    /// Checks what must be there; returns what a transient queue is bound to.
-    async fn prepare(&self) -> Result<Option<(ShortString, ShortString)>, BrokerError> {
+    /// Checks or makes what must be there, except for a transient queue.
+    async fn prepare(&self) -> Result<Prepared, BrokerError> {
         let none = FieldTable::default();
-        match &self.source {
+        let name = self.queue.as_deref().unwrap_or_default();
+        let mut warning = None;
+        if let Some(named) = &self.named {
+            warning = self.topology.declare_queue(name, &self.arguments.queue, named.auto_delete).await?;
+        }
+        let bind_to = match &self.source {
             Source::Queue(name) => {
-                self.topology.ensure(&Place::Queue(name.clone()), &self.arguments.queue).await?;
+                warning = self.topology.ensure(&Place::Queue(name.clone()), &self.arguments.queue).await?;
+                None
             }
             Source::ExistingQueue(name) => {
                 self.topology.ensure(&Place::ExistingQueue(name.clone()), &none).await?;
+                None
             }
             Source::Exchange { exchange, key } => {
                 self.topology.ensure(&Place::Exchange(exchange.clone()), &none).await?;
-                let exchange = short(exchange, "the name of the exchange")?;
-                return Ok(Some((exchange, short(key, "the binding key")?)));
+                Some((short(exchange, "the name of the exchange")?, short(key, "the binding key")?))
             }
             Source::Topic(pattern) => {
                 self.topology.ensure(&Place::Exchange(self.exchange.as_str().into()), &none).await?;
-                let key = short(&names::binding_key(pattern)?, "the topic")?;
-                return Ok(Some((self.exchange.clone(), key)));
+                Some((self.exchange.clone(), short(&names::binding_key(pattern)?, "the topic")?))
             }
             Source::Durable(_, pattern) => {
-                let name = self.queue.as_deref().unwrap_or_default();
-                self.topology.ensure_durable(name, self.exchange.as_str(), &names::binding_key(pattern)?).await?;
+                let (topics, key) = (self.exchange.as_str(), names::binding_key(pattern)?);
+                warning = self.topology.ensure_durable(name, topics, &key, &self.arguments.queue).await?;
+                None
             }
-            Source::Reply => {}
-        }
-        Ok(None)
+            Source::Reply | Source::Named { .. } => None,
+        };
+        Ok(Prepared { bind_to, warning })
     }
 
-    fn refused(&self, error: &Error) -> BrokerError {
+    /// What to tell of an error that opening or reading it has met.
+    pub(super) fn refused(&self, error: &Error) -> BrokerError {
+        if is_poison(error) {
+            return BrokerError::Poison(self.what());
+        }
         match (&self.source, channel_error(error)) {
             (Source::Durable(name, _), Some(ACCESS_REFUSED)) => match told(error, &self.what()) {
                 refused @ BrokerError::AccessRefused { .. } => refused,
                 _ => BrokerError::InUse(name.name.to_string()), // its only reader is another
             },
-            (Source::Queue(name), Some(code)) => {
-                if code == super::errors::NOT_FOUND {
-                    self.topology.forget(&Place::Queue(name.clone()));
-                    return BrokerError::Unavailable; // it was deleted just now: once more
-                }
-                told(error, &self.what())
+            (Source::Queue(name), Some(NOT_FOUND)) => {
+                self.topology.forget(&Place::Queue(name.clone()));
+                BrokerError::Unavailable // it was deleted just now: once more
             }
+            (Source::Topic(_), Some(NOT_FOUND)) if self.named.is_some() => BrokerError::Unavailable, // the same
             (Source::ExistingQueue(name), _) => {
                 self.topology.forget(&Place::ExistingQueue(name.clone()));
                 told(error, &self.what())
             }
             _ => told(error, &self.what()),
         }
-    }
-}
-
-impl Arguments {
-    /// Reads those of a SUBSCRIBE. A number is a number to the broker, not text.
-    pub(super) fn parse(headers: &Headers, allowed: bool) -> Result<Self, BrokerError> {
-        let mut arguments = Arguments::default();
-        for (name, value) in headers.iter() {
-            if !allowed {
-                let why = "an operator may allow it with broker.amqp.queue_arguments".to_owned();
-                return Err(BrokerError::Unsupported { what: name.to_string(), why });
-            }
-            let value = match &**name {
-                "x-queue-name" => {
-                    let why = "subscribe to /queue/… or /amq/queue/…, or use a durable subscription".to_owned();
-                    return Err(BrokerError::Unsupported { what: name.to_string(), why });
-                }
-                "x-single-active-consumer" | "x-stream-match-unfiltered" => AMQPValue::Boolean(**value == *"true"),
-                "x-dead-letter-exchange" | "x-dead-letter-routing-key" if value.starts_with("stompgate.") => {
-                    return Err(BrokerError::Rejected(format!(
-                        "{name}: names beginning with stompgate. are the gateway's"
-                    )));
-                }
-                _ => value.parse().map_or_else(|_| AMQPValue::LongString((**value).into()), AMQPValue::LongLongInt),
-            };
-            let consumer = name.starts_with("x-stream-offset")
-                || matches!(&**name, "x-stream-filter" | "x-stream-match-unfiltered" | "x-priority");
-            let table = if consumer { &mut arguments.consumer } else { &mut arguments.queue };
-            table.insert(short(name, "the name of an argument")?, value);
-        }
-        Ok(arguments)
     }
 }
 

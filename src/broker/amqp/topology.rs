@@ -1,7 +1,7 @@
 //! Queues and exchanges that must be there: checked and made on a scratch channel, because a refusal closes it, and
 //! remembered until the connection is lost or somebody finds that they are gone.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lapin::options::{
@@ -32,8 +32,18 @@ pub(super) struct Topology {
 #[derive(Default)]
 struct Known {
     generation: u64,
-    places: HashSet<Place>,
+    places: HashMap<Place, Found>,
 }
+
+/// How something was found, or made: only the last arguments that it was asked for with are remembered.
+#[derive(Default)]
+struct Found {
+    arguments: FieldTable,
+    warning: Option<Warning>,
+}
+
+/// For a client who asked for a queue with other arguments than it has.
+pub(super) type Warning = Arc<str>;
 
 /// Something that must be there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -54,60 +64,54 @@ impl Topology {
         Topology { line, scratch: tokio::sync::Mutex::default(), known: Mutex::default() }
     }
 
-    /// Whether this is known to be there.
-    pub(super) fn knows(&self, place: &Place) -> bool {
-        self.known().places.contains(place)
-    }
-
     /// This has been found to be gone.
     pub(super) fn forget(&self, place: &Place) {
         self.known().places.remove(place);
     }
 
     /// It is there, or is made now. Waits for the broker if need be.
-    pub(super) async fn ensure(&self, place: &Place, arguments: &FieldTable) -> Result<(), BrokerError> {
-        if arguments.inner().is_empty() && self.knows(place) {
-            return Ok(());
+    pub(super) async fn ensure(&self, place: &Place, arguments: &FieldTable) -> Result<Option<Warning>, BrokerError> {
+        if let Some(found) = self.known().places.get(place)
+            && (arguments.inner().is_empty() || found.arguments == *arguments)
+        {
+            return Ok(if arguments.inner().is_empty() { None } else { found.warning.clone() });
         }
-        let generation = loop {
+        let (generation, warning) = loop {
             let live = self.line.up().await?;
             match self.ensure_now(place, arguments).await {
                 Err(BrokerError::Unavailable) => self.line.connector().pause(0).await,
                 Err(refused) => return Err(refused),
-                Ok(()) => break live.generation,
+                Ok(warning) => break (live.generation, warning),
             }
         };
         let mut known = self.known();
         if known.generation != generation || known.places.len() >= MAX_KNOWN {
-            *known = Known { generation, places: HashSet::new() };
+            *known = Known { generation, places: HashMap::new() };
         }
-        known.places.insert(place.clone());
-        Ok(())
+        known.places.insert(place.clone(), Found { arguments: arguments.clone(), warning: warning.clone() });
+        Ok(warning)
     }
 
-    async fn ensure_now(&self, place: &Place, arguments: &FieldTable) -> Result<(), BrokerError> {
+    async fn ensure_now(&self, place: &Place, arguments: &FieldTable) -> Result<Option<Warning>, BrokerError> {
         match place {
+            Place::Queue(name) => return self.declare_queue(name, arguments, false).await,
+            Place::ExistingQueue(name) => self.find_queue(name).await?,
             Place::Exchange(name) => {
                 let (what, name) = (format!("the exchange {name}"), short(name, "the name of the exchange")?);
                 let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
                 let declared = self.scratch().await?.exchange_declare(name, ExchangeKind::Topic, options, none()).await;
-                declared.map_err(|error| told(&error, &what))
+                declared.map_err(|error| told(&error, &what))?;
             }
             // It belongs to the service account, over whose link everything goes that is sent to users.
-            Place::UserExchange if self.line.connector().is_of_user() => Ok(()),
+            Place::UserExchange if self.line.connector().is_of_user() => {}
             Place::UserExchange => {
                 let name = short(USER_EXCHANGE, "the exchange")?;
                 let options = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
                 let declared = self.scratch().await?.exchange_declare(name, ExchangeKind::Topic, options, none()).await;
-                declared.map_err(|error| told(&error, "the exchange stompgate.user"))
+                declared.map_err(|error| told(&error, "the exchange stompgate.user"))?;
             }
-            Place::ExistingQueue(name) => self.find_queue(name).await,
-            Place::Queue(name) => match self.find_queue(name).await {
-                Ok(()) if arguments.inner().is_empty() => Ok(()),
-                Ok(()) | Err(BrokerError::NotFound(_)) => self.declare_queue(name, arguments).await,
-                Err(other) => Err(other),
-            },
         }
+        Ok(None)
     }
 
     async fn find_queue(&self, name: &str) -> Result<(), BrokerError> {
@@ -117,12 +121,32 @@ impl Topology {
         found.map(drop).map_err(|error| told(&error, &what))
     }
 
-    /// Makes a durable queue.
-    async fn declare_queue(&self, name: &str, arguments: &FieldTable) -> Result<(), BrokerError> {
-        let (what, name) = (format!("the queue {name}"), short(name, "the name of the queue")?);
-        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        let declared = self.scratch().await?.queue_declare(name, options, arguments.clone()).await;
-        declared.map(drop).map_err(|error| told(&error, &what))
+    /// A durable queue is there, or is made now. One that is there with other arguments is used as it is, and the
+    /// warning says so.
+    pub(super) async fn declare_queue(
+        &self,
+        name: &str,
+        arguments: &FieldTable,
+        auto_delete: bool,
+    ) -> Result<Option<Warning>, BrokerError> {
+        match self.find_queue(name).await {
+            Ok(()) if arguments.inner().is_empty() => return Ok(None),
+            Ok(()) | Err(BrokerError::NotFound(_)) => {}
+            Err(other) => return Err(other),
+        }
+        let (what, short_name) = (format!("the queue {name}"), short(name, "the name of the queue")?);
+        let options = QueueDeclareOptions { durable: true, auto_delete, ..QueueDeclareOptions::default() };
+        let declared = self.scratch().await?.queue_declare(short_name, options, arguments.clone()).await;
+        match declared.map_err(|error| (channel_error(&error), told(&error, &what))) {
+            Ok(_) => Ok(None),
+            // The same code is given for an argument that no queue can have, and then there is no queue.
+            Err((Some(PRECONDITION_FAILED), refused)) => match self.find_queue(name).await {
+                Ok(()) => Ok(Some(mismatch(&what, &refused))),
+                Err(BrokerError::NotFound(_)) => Err(refused),
+                Err(other) => Err(other),
+            },
+            Err((_, refused)) => Err(refused),
+        }
     }
 
     /// The queue of a durable subscription, bound to a topic by way of an exchange of its own.
@@ -130,8 +154,14 @@ impl Topology {
     /// A broker cannot be asked what a queue is bound to. The exchange in between can: it is declared with the pattern
     /// as its alternate exchange (which is never used, because it always leads to the queue), and so a declaration with
     /// another pattern is refused. Then the exchange is replaced, and the queue keeps what waits in it.
-    pub(super) async fn ensure_durable(&self, name: &str, topics: &str, key: &str) -> Result<(), BrokerError> {
-        self.declare_queue(name, &none()).await?;
+    pub(super) async fn ensure_durable(
+        &self,
+        name: &str,
+        topics: &str,
+        key: &str,
+        arguments: &FieldTable,
+    ) -> Result<Option<Warning>, BrokerError> {
+        let warning = self.declare_queue(name, arguments, false).await?;
         let name = short(name, "the name of the durable subscription, encoded,")?;
         let (topics, key) = (short(topics, "the exchange")?, short(key, "the topic")?);
         if !self.declare_marked(&name, &key).await? {
@@ -144,7 +174,8 @@ impl Topology {
             scratch.queue_bind(name.clone(), name.clone(), ShortString::default(), bind, none()).await?;
             scratch.exchange_bind(name.clone(), topics, key, bind_exchange, none()).await
         };
-        bound.await.map_err(|error| told(&error, DURABLE))
+        bound.await.map_err(|error| told(&error, DURABLE))?;
+        Ok(warning)
     }
 
     /// Whether the exchange of a durable subscription is there with this pattern.
@@ -195,6 +226,14 @@ impl Topology {
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The broker's text names the one argument at which it stopped comparing, in quotation marks.
+fn mismatch(what: &str, refused: &BrokerError) -> Warning {
+    let text = refused.to_string();
+    let argument = text.split_once("inequivalent arg '").and_then(|(_, rest)| rest.split_once('\''));
+    let other = argument.map_or("arguments", |(argument, _)| argument);
+    format!("{what} is there with another {other} and is used as it is").into()
 }
 
 fn none() -> FieldTable {

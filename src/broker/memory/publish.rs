@@ -9,6 +9,7 @@ use super::exchange::Exchange;
 use super::listeners::Listener;
 use super::queue::Admission;
 use super::retained::Retained;
+use super::subscription::no_arguments;
 use super::{lock, write};
 use crate::broker::{BrokerError, Transaction};
 use crate::message::{Destination, Message, Outcome, Text};
@@ -112,6 +113,9 @@ impl Exchange {
     /// Whether a message goes where an in-memory broker can bring it.
     fn check_destination(&self, message: &Message) -> Result<(), BrokerError> {
         check_kind(message)?;
+        if let Some((name, _)) = message.options.arguments.iter().flat_map(|arguments| arguments.iter()).next() {
+            return Err(no_arguments(name));
+        }
         match &message.destination {
             Destination::Topic(name) => self.settings.check_levels(name),
             Destination::User { name, .. } => self.settings.check_user_levels(name),

@@ -94,7 +94,7 @@ impl Reader {
     /// Opens a dedicated subscription.
     pub(super) fn open(exchange: &Arc<Exchange>, request: Subscribe) -> Result<Self, BrokerError> {
         if let Some((name, _)) = request.arguments.iter().next() {
-            return Err(unsupported(&format!("queue argument {name}"), "broker.memory.* sets limits for all queues"));
+            return Err(no_arguments(name));
         }
         let _gate = exchange.enter()?;
         let consumer = exchange.next_key();
@@ -106,6 +106,7 @@ impl Reader {
             Source::Topic(pattern) => open_topic(exchange, &pattern, consumer, request.prefetch)?,
             Source::Durable(name, pattern) => open_durable(exchange, &name, &pattern, consumer, request.prefetch)?,
             Source::Reply => open_reply(exchange, consumer)?,
+            Source::Named { .. } => return Err(unsupported("x-queue-name", super::USE_QUEUE)),
             Source::ExistingQueue(_) => return Err(unsupported("/amq/queue", super::USE_QUEUE)),
             Source::Exchange { .. } => return Err(unsupported("/exchange", super::USE_TOPIC)),
         };
@@ -283,6 +284,11 @@ fn unguessable() -> Result<Text, BrokerError> {
             token
         })
         .into())
+}
+
+/// Queues have the settings' limits, and no others.
+pub(super) fn no_arguments(name: &str) -> BrokerError {
+    unsupported(&format!("queue argument {name}"), "broker.memory.* sets limits for all queues")
 }
 
 fn unsupported(what: &str, why: &str) -> BrokerError {

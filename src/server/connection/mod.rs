@@ -456,6 +456,7 @@ impl Connection {
         match event {
             BrokerEvent::Delivery(delivery) => self.on_delivery(key, delivery),
             BrokerEvent::Interrupted => self.input(Input::Interrupted(key)),
+            BrokerEvent::Returned(last) => self.input(Input::Returned(key, last)),
             BrokerEvent::Restored => {}
             BrokerEvent::Ended(error) => self.input(Input::SubscriptionEnded(error.into())),
         }

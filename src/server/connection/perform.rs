@@ -137,10 +137,9 @@ impl Connection {
                 self.input(Input::Done(ticket, Ok(Done::Outcome(Outcome::DONE))));
             }
             Completed::Opened(ticket, key, Ok(subscription)) => {
-                let done = match subscription.reply_address() {
-                    Some(address) => Done::ReplyAddress(address.clone()),
-                    None => Done::Outcome(Outcome::DONE),
-                };
+                let warning = subscription.warning().map(str::to_owned);
+                let opened = Done::Outcome(Outcome { warning, ..Outcome::DONE });
+                let done = subscription.reply_address().cloned().map_or(opened, Done::ReplyAddress);
                 self.consumers.add(key, subscription);
                 self.input(Input::Done(ticket, Ok(done)));
             }
