@@ -157,7 +157,7 @@ pub(crate) fn definitions(virtual_hosts: &[String], users: &[&str]) -> String {
 }
 
 /// Ports that nobody listens on.
-fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
+pub(crate) fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
     let listeners = [(); COUNT].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }

@@ -17,12 +17,20 @@ const VIRTUAL_HOSTS: usize = 300;
 /// Long enough for the slowest machine: what takes longer hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The details that only a gateway has are looked at, too.
+pub(crate) const IS_A_GATEWAY: bool = true;
+
 /// What every gateway of this program is given before the test's own settings.
 pub(crate) fn prepare(config: &mut Config) {
     config.broker.kind = Kind::Amqp;
     config.broker.amqp.uri = vec![own_virtual_host()];
     // What nobody reads any more is unbound at once, as the rules of `routed:false` are told without it.
     config.broker.amqp.linger = Duration::ZERO;
+}
+
+/// The `host` of a CONNECT: the gateway's own name, whatever virtual host is behind it.
+pub(crate) fn host() -> &'static str {
+    "localhost"
 }
 
 /// A virtual host that no other gateway has.

@@ -9,5 +9,13 @@ pub(crate) use stompgate::gateway::Gateway;
 /// Long enough for the slowest machine: what takes longer hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The details that only a gateway has are looked at, too.
+pub(crate) const IS_A_GATEWAY: bool = true;
+
 /// What every gateway of this program is given before the test's own settings.
 pub(crate) fn prepare(_: &mut Config) {}
+
+/// The `host` of a CONNECT.
+pub(crate) fn host() -> &'static str {
+    "localhost"
+}

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::{Gateway, Received, connect_frame, soon, version, wire};
+use super::{Gateway, IS_A_GATEWAY, Received, connect_frame, soon, version, wire};
 
 /// Anything that a WebSocket can run on.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -150,7 +150,11 @@ impl Client {
 
     /// The ERROR of this code, then the close with that one, then the end.
     pub(crate) async fn expect_error(&mut self, code: &str, close: u16) -> Received {
-        let error = self.expect("ERROR").await.with("code", code);
+        let error = self.expect("ERROR").await;
+        if !IS_A_GATEWAY {
+            return error;
+        }
+        let error = error.with("code", code);
         self.expect_close(close).await;
         error.with("content-type", "text/plain").with("version", "1.0,1.1,1.2")
     }
@@ -227,8 +231,13 @@ impl Client {
 
     /// Says goodbye as STOMP wants it.
     pub(crate) async fn disconnect(mut self) {
-        self.does("DISCONNECT").await;
-        self.expect_close(1000).await;
+        if IS_A_GATEWAY {
+            self.does("DISCONNECT").await;
+            self.expect_close(1000).await;
+        } else {
+            self.send("DISCONNECT").await;
+            self.next_message("a close").await;
+        }
     }
 
     /// Goes without a word.

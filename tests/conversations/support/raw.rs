@@ -5,7 +5,7 @@ use stompgate::stomp::Version;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, ToSocketAddrs};
 
-use super::{Gateway, Received, connect_frame, soon, version, wire};
+use super::{Gateway, IS_A_GATEWAY, Received, connect_frame, soon, version, wire};
 
 /// The key of RFC 6455 §1.3, and the answer to it.
 pub(crate) const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -208,7 +208,11 @@ impl Raw {
 
     /// The ERROR of this code, then the close with that one, then the end.
     pub(crate) async fn expect_error(&mut self, code: &str, close: u16) -> Received {
-        let error = self.expect("ERROR").await.with("code", code);
+        let error = self.expect("ERROR").await;
+        if !IS_A_GATEWAY {
+            return error;
+        }
+        let error = error.with("code", code);
         self.expect_close(close).await;
         error
     }
