@@ -42,7 +42,7 @@ impl Client {
         let client = Client::bare(address).await?;
         client.upgrade(address).await?;
         let connect = format!(
-            "CONNECT\naccept-version:1.2,1.1,1.0\nheart-beat:{heartbeat},{heartbeat}\nhost:127.0.0.1\nlogin:bench\n\n\0"
+            "CONNECT\naccept-version:1.2,1.1,1.0\nheart-beat:{heartbeat},{heartbeat}\nhost:/\nlogin:bench\npasscode:bench\n\n\0"
         );
         client.send_frame(&connect).await?;
         client.expect("CONNECTED\n").await?;
@@ -139,7 +139,8 @@ impl Client {
                 Kind::Data if payload.starts_with(b"ERROR\n") => {
                     return Err(io::Error::other(String::from_utf8_lossy(payload).into_owned()));
                 }
-                Kind::Data => on_frame(payload)?,
+                // RabbitMQ ends each frame with a line end after the NUL.
+                Kind::Data => on_frame(payload.strip_suffix(b"\n").unwrap_or(payload))?,
                 Kind::Ping => wire::push_pong(payload, pongs),
                 Kind::Pong => {}
             }

@@ -20,13 +20,13 @@ use crate::wire;
 
 const DESTINATION: &str = "/topic/bench";
 /// Subscribers of the smaller half.
-const FEW: usize = 100;
+pub const FEW: usize = 100;
 /// How far the publisher may be ahead.
 const WINDOWS: [u64; 2] = [1, 16];
 /// At most this far.
 const LARGEST_WINDOW: usize = 64;
 /// Messages before the first measurement; the last one shows what a delivery looks like.
-const WARM_UP: u64 = 100;
+pub const WARM_UP: u64 = 100;
 /// For how long a message that is delivered twice is waited for, at the end.
 const AFTERMATH: Duration = Duration::from_millis(200);
 
@@ -63,10 +63,12 @@ struct Progress {
 }
 
 /// One measurement.
-struct Sample {
-    deliveries: f64,
+pub struct Sample {
+    /// Messages that came, at all subscribers together.
+    pub deliveries: f64,
     reads: f64,
-    usage: Usage,
+    /// What they cost.
+    pub usage: Usage,
 }
 
 /// The four quantities of one window, by round.
@@ -91,7 +93,7 @@ pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
                 // The order alternates, lest one of them always run on a warmer machine.
                 for turn in [round % 2, (round + 1) % 2] {
                     let crowd = if turn == 0 { &mut gateway } else { &mut floor };
-                    rounds[turn].push(&crowd.measure(window, plan.round).await?);
+                    rounds[turn].push(&crowd.measure(window, Until::Elapsed(plan.round)).await?);
                 }
             }
             let [of_gateway, of_floor] = rounds;
@@ -112,7 +114,8 @@ impl Crowd {
         Ok(Crowd::new(server, publisher, receivers))
     }
 
-    async fn of_floor(server: Server, subscribers: usize, delivery: &[u8]) -> io::Result<Crowd> {
+    /// Subscribers and publisher of the floor, which sends this for each message.
+    pub async fn of_floor(server: Server, subscribers: usize, delivery: &[u8]) -> io::Result<Crowd> {
         let address = server.address();
         let receivers = client::many(subscribers, move || floor::subscribe(address)).await?;
         let length = wire::send(DESTINATION, None, 0, 0).len();
@@ -159,10 +162,11 @@ impl Crowd {
         }
     }
 
-    async fn measure(&mut self, window: u64, time: Duration) -> io::Result<Sample> {
+    /// Publishes, and meters it.
+    pub async fn measure(&mut self, window: u64, until: Until) -> io::Result<Sample> {
         let meter = self.server.meter()?;
         let (deliveries, reads) = (self.progress.deliveries.get(), self.progress.reads.get());
-        self.publish(window, Until::Elapsed(time)).await?;
+        self.publish(window, until).await?;
         Ok(Sample {
             usage: meter.read(&self.server)?,
             deliveries: (self.progress.deliveries.get() - deliveries) as f64,
@@ -170,11 +174,13 @@ impl Crowd {
         })
     }
 
-    fn delivery(&self) -> io::Result<Vec<u8>> {
+    /// What a delivery looks like on the wire.
+    pub fn delivery(&self) -> io::Result<Vec<u8>> {
         wire::delivery(&self.progress.sample.borrow())
     }
 
-    async fn finish(self) -> io::Result<()> {
+    /// Nothing comes twice.
+    pub async fn finish(self) -> io::Result<()> {
         tokio::time::sleep(AFTERMATH).await;
         self.progress.check()
     }

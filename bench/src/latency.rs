@@ -17,7 +17,7 @@ use crate::wire;
 
 const DESTINATION: &str = "/topic/bench";
 /// Messages per second.
-const RATE: u32 = 500;
+pub const RATE: u32 = 500;
 /// For how long the last message is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -42,7 +42,8 @@ pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
     Ok(())
 }
 
-async fn join(server: &Server) -> io::Result<(Client, Client)> {
+/// Publisher and subscriber.
+pub async fn join(server: &Server) -> io::Result<(Client, Client)> {
     let subscriber = Client::subscribe(server.address(), 0, DESTINATION, "auto").await?;
     Ok((Client::connect(server.address(), 0).await?, subscriber))
 }
@@ -56,7 +57,7 @@ async fn join_floor(server: &Server) -> io::Result<(Client, Client)> {
 }
 
 /// The time of each message, in nanoseconds.
-async fn measure(publisher: Client, subscriber: Client, time: Duration) -> io::Result<Vec<u64>> {
+pub async fn measure(publisher: Client, subscriber: Client, time: Duration) -> io::Result<Vec<u64>> {
     let (start, publisher) = (Instant::now(), publisher.into_blocking()?);
     let messages = u32::try_from((time * RATE).as_secs()).unwrap_or(u32::MAX).max(1);
     let times = Rc::new(RefCell::new(Vec::new()));
@@ -99,7 +100,7 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 /// In microseconds.
-fn percentile(sorted: &[u64], percent: usize) -> f64 {
+pub fn percentile(sorted: &[u64], percent: usize) -> f64 {
     sorted
         .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
         .map_or(f64::NAN, |time| *time as f64 / 1000.0)

@@ -1,13 +1,16 @@
-//! Measures a stompgate: fan-out beside a bare-socket floor, queues, connecting, latency, and what idle clients cost.
+//! Measures a stompgate: fan-out beside a bare-socket floor, queues, connecting, latency, what idle clients cost, and
+//! what clients cost a RabbitMQ behind it.
 //!
 //! ```text
-//! main ──► scenario (fan_out, latency, queue, connecting, idle)
+//! main ──► scenario (fan_out, latency, queue, connecting, idle, bridged, broker_cost)
 //!              │ starts a child: the gateway, or this program as `floor-server`      process, floor
 //!              │ drives clients on one thread                                         client, wire
 //!              └─► rows ──► Markdown and JSON                                         report
 //! ```
 //! Each scenario checks what it measures: nothing lost, doubled or reordered, or it fails.
 
+mod bridged;
+mod broker_cost;
 mod client;
 mod connecting;
 mod fan_out;
@@ -17,6 +20,7 @@ mod latency;
 mod plan;
 mod process;
 mod queue;
+mod rabbitmq;
 mod report;
 mod wire;
 
@@ -88,9 +92,13 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     let gateway = process::Gateway { binary: arguments.gateway.clone(), settings: arguments.set.clone() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = Report::new();
-    for scenario in Scenario::all().filter(|scenario| arguments.only.is_empty() || arguments.only.contains(scenario)) {
+    let chosen = |scenario: &Scenario| match arguments.only.as_slice() {
+        [] => !scenario.needs_rabbitmq(),
+        only => only.contains(scenario),
+    };
+    for scenario in Scenario::all().filter(chosen) {
         eprintln!("bench: {scenario} ...");
-        let within = plan.limit();
+        let within = plan.limit(scenario);
         let tasks = tokio::task::LocalSet::new();
         let run = tasks.run_until(async {
             let run = scenario.run(&gateway, &plan, &mut report);

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::process::Gateway;
 use crate::report::Report;
-use crate::{connecting, fan_out, idle, latency, queue};
+use crate::{bridged, broker_cost, connecting, fan_out, idle, latency, queue};
 
 /// Counts and times of one run of all scenarios.
 #[derive(Clone, Copy, Debug)]
@@ -33,9 +33,11 @@ impl Plan {
     }
 
     /// When a scenario that has not ended must have failed.
-    pub fn limit(&self) -> Duration {
+    pub fn limit(&self, scenario: Scenario) -> Duration {
         let rounds = u32::try_from(self.rounds).unwrap_or(u32::MAX);
-        Duration::from_mins(1) + self.idle + self.round * rounds * 16
+        // A RabbitMQ takes its time to start, and to let thousands of clients in.
+        let start = Duration::from_mins(if scenario.needs_rabbitmq() { 10 } else { 0 }) * rounds;
+        Duration::from_mins(1) + start + self.idle * 2 * rounds + self.round * rounds * 16
     }
 }
 
@@ -54,12 +56,21 @@ pub enum Scenario {
     IdleMemory,
     /// CPU of clients that send and get heart-beats only.
     IdleCpu,
+    /// Fan-out and latency in front of RabbitMQ, beside RabbitMQ's own plugin and the floor. Only when it is asked for.
+    Bridged,
+    /// What many subscribers cost RabbitMQ, through the gateway and through its own plugin. Only when it is asked for.
+    BrokerCost,
 }
 
 impl Scenario {
     /// All, in the order of the report.
     pub fn all() -> impl Iterator<Item = Scenario> {
         Scenario::value_variants().iter().copied()
+    }
+
+    /// Whether it starts a RabbitMQ, and so is left out unless it is asked for.
+    pub fn needs_rabbitmq(self) -> bool {
+        matches!(self, Scenario::Bridged | Scenario::BrokerCost)
     }
 
     /// Runs it and adds its rows.
@@ -71,6 +82,8 @@ impl Scenario {
             Scenario::Connect => connecting::run(gateway, plan, report).await,
             Scenario::IdleMemory => idle::memory(gateway, plan, report).await,
             Scenario::IdleCpu => idle::cpu(gateway, plan, report).await,
+            Scenario::Bridged => bridged::run(gateway, plan, report).await,
+            Scenario::BrokerCost => broker_cost::run(gateway, plan, report).await,
         }
     }
 }

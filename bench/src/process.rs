@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::rabbitmq::RabbitMq;
+
 /// Counts from one instant on.
 #[derive(Debug)]
 pub struct Meter {
@@ -38,7 +40,9 @@ pub struct Gateway {
 /// A running server. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
+    process: u32,
+    child: Option<Child>,
+    broker: Option<RabbitMq>,
     address: SocketAddr,
 }
 
@@ -54,9 +58,22 @@ pub struct Memory {
 impl Gateway {
     /// Starts one on a free port.
     pub fn start(&self) -> io::Result<Server> {
+        self.start_with(&[])
+    }
+
+    /// Starts one in front of a broker of its own, whose CPU counts, too.
+    pub fn start_before(&self, broker: RabbitMq) -> io::Result<Server> {
+        let uri = format!("broker.amqp.uri=\"{}\"", broker.uri());
+        let mut server = self.start_with(&["broker.kind=\"amqp\"", &uri])?;
+        server.broker = Some(broker);
+        Ok(server)
+    }
+
+    fn start_with(&self, settings: &[&str]) -> io::Result<Server> {
         let mut command = Command::new(&self.binary);
         command.args(["--set", "server.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"]);
-        command.args(self.settings.iter().flat_map(|setting| ["--set", setting]));
+        let own = self.settings.iter().map(String::as_str);
+        command.args(settings.iter().copied().chain(own).flat_map(|setting| ["--set", setting]));
         Server::start(command)
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", self.binary.display())))
     }
@@ -77,11 +94,21 @@ impl Server {
         let read = child.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut line));
         let address = line.split("://").nth(1).and_then(|rest| rest.split('/').next()?.trim().parse().ok());
         if let (Some(Ok(_)), Some(address)) = (read, address) {
-            return Ok(Server { child, address });
+            return Ok(Server { process: child.id(), child: Some(child), broker: None, address });
         }
         let _ = child.kill();
         let _ = child.wait();
         Err(io::Error::other(format!("did not say where it listens, but {line:?}")))
+    }
+
+    /// A broker's own plugin.
+    pub fn plugin(broker: RabbitMq) -> Server {
+        Server { process: broker.process(), child: None, address: broker.web_stomp(), broker: Some(broker) }
+    }
+
+    /// The broker behind it, or that it is.
+    pub fn broker(&self) -> Option<&RabbitMq> {
+        self.broker.as_ref()
     }
 
     /// Where it listens.
@@ -94,14 +121,23 @@ impl Server {
         Ok(Meter { start: Instant::now(), server: self.cpu()?, own: cpu("self")? })
     }
 
-    /// CPU time since its start.
+    /// CPU time since its start, with that of a broker behind it.
     fn cpu(&self) -> io::Result<Duration> {
-        cpu(&self.child.id().to_string())
+        let broker = self.broker.as_ref().map(RabbitMq::process).filter(|process| *process != self.process);
+        let behind = broker.map_or(Ok(Duration::ZERO), |process| cpu(&process.to_string()))?;
+        Ok(cpu(&self.process.to_string())? + behind)
     }
 
     /// Memory now.
     pub fn memory(&self) -> io::Result<Memory> {
-        let text = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?;
+        Memory::of(self.process)
+    }
+}
+
+impl Memory {
+    /// That of a process, now.
+    pub fn of(process: u32) -> io::Result<Memory> {
+        let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
         let field = |name: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
             Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
@@ -115,8 +151,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 
@@ -129,9 +167,9 @@ impl Meter {
     }
 }
 
-/// User and system time. The sum of the threads' run times has nanoseconds; `stat` has hundredths of a second, and is
+/// User and system time of a process. The sum of the threads' run times has nanoseconds; `stat` has hundredths of a second, and is
 /// for kernels that do not count the other.
-fn cpu(process: &str) -> io::Result<Duration> {
+pub fn cpu(process: &str) -> io::Result<Duration> {
     let mut sum = Duration::ZERO;
     for thread in fs::read_dir(format!("/proc/{process}/task"))? {
         let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { return cpu_by_ticks(process) };

@@ -14,7 +14,9 @@ struct Row {
     measure: &'static str,
     /// One value for each round.
     gateway: Vec<f64>,
-    floor: Vec<f64>,
+    /// What stands beside the gateway, and its values.
+    beside: &'static str,
+    reference: Vec<f64>,
 }
 
 impl Report {
@@ -25,16 +27,34 @@ impl Report {
 
     /// Adds a row; `floor` may be empty.
     pub fn add(&mut self, scenario: &str, measure: &'static str, gateway: Vec<f64>, floor: &[f64]) {
-        self.0.push(Row { scenario: scenario.to_owned(), measure, gateway, floor: floor.to_vec() });
+        self.add_beside("floor", scenario, measure, gateway, floor);
     }
 
-    /// One table: medians, and in brackets the lowest and the highest.
+    /// Adds a row with something else than the floor beside the gateway.
+    pub fn add_beside(
+        &mut self,
+        beside: &'static str,
+        scenario: &str,
+        measure: &'static str,
+        gateway: Vec<f64>,
+        reference: &[f64],
+    ) {
+        self.0.push(Row { scenario: scenario.to_owned(), measure, gateway, beside, reference: reference.to_vec() });
+    }
+
+    /// A table for each thing beside the gateway: medians, and in brackets the lowest and the highest.
     pub fn markdown(&self) -> String {
-        let mut table =
-            String::from("| scenario | measure | gateway | floor | gateway / floor |\n|---|---|--:|--:|--:|\n");
+        let mut table = String::new();
+        let mut beside = "";
         for row in &self.0 {
-            let cells = [&row.gateway, &row.floor, &row.ratios()].map(|values| cell(values));
             // Writing to a String cannot fail.
+            if row.beside != beside {
+                let gap = if beside.is_empty() { "" } else { "\n" };
+                beside = row.beside;
+                let _ = writeln!(table, "{gap}| scenario | measure | gateway | {beside} | gateway / {beside} |");
+                let _ = writeln!(table, "|---|---|--:|--:|--:|");
+            }
+            let cells = [&row.gateway, &row.reference, &row.ratios()].map(|values| cell(values));
             let _ = writeln!(table, "| {} | {} | {} |", row.scenario, row.measure, cells.join(" | "));
         }
         table
@@ -45,7 +65,7 @@ impl Report {
         let rows = self.0.iter().map(|row| {
             json!({
                 "scenario": row.scenario, "measure": row.measure,
-                "gateway": row.gateway, "floor": row.floor, "ratio": row.ratios(),
+                "gateway": row.gateway, row.beside: row.reference, "ratio": row.ratios(),
             })
         });
         rows.collect()
@@ -55,7 +75,7 @@ impl Report {
 impl Row {
     /// Each round by itself: what disturbs a round disturbs both of its halves.
     fn ratios(&self) -> Vec<f64> {
-        self.gateway.iter().zip(&self.floor).map(|(gateway, floor)| gateway / floor).collect()
+        self.gateway.iter().zip(&self.reference).map(|(gateway, reference)| gateway / reference).collect()
     }
 }
 
