@@ -21,6 +21,12 @@ mod amqp_queues;
 mod amqp_wire;
 #[path = "brokers/harness.rs"]
 mod harness;
+#[cfg(feature = "mqtt")]
+#[path = "support/mosquitto.rs"]
+mod mosquitto;
+#[cfg(feature = "mqtt")]
+#[path = "mqtt/outage.rs"]
+mod mqtt_outage;
 #[cfg(feature = "amqp")]
 #[path = "support/rabbitmq.rs"]
 mod rabbitmq;
@@ -48,9 +54,17 @@ mod transactions;
 mod backends {
     use std::sync::Arc;
 
-    use stompgate::broker::{Broker, memory};
+    #[cfg(any(feature = "amqp", feature = "mqtt"))]
+    use stompgate::broker::LinkState;
     #[cfg(feature = "amqp")]
-    use stompgate::broker::{LinkState, amqp};
+    use stompgate::broker::amqp;
+    #[cfg(feature = "mqtt")]
+    use stompgate::broker::mqtt;
+    use stompgate::broker::{Broker, memory};
+    #[cfg(feature = "mqtt")]
+    use stompgate::broker::{BrokerError, Identity, Link};
+    #[cfg(feature = "mqtt")]
+    use tokio::sync::watch;
 
     pub(crate) async fn memory() -> Arc<dyn Broker> {
         memory::connect(&memory::Settings::default()).unwrap()
@@ -67,6 +81,51 @@ mod backends {
         let broker = amqp::connect(&amqp::Settings { uri, ..settings }).unwrap();
         broker.state().wait_for(|state| *state == LinkState::Up).await.unwrap();
         broker
+    }
+
+    #[cfg(feature = "mqtt")]
+    pub(crate) async fn mqtt5() -> Arc<dyn Broker> {
+        // So that each message is answered, and what became of it is known.
+        mqtt_with(mqtt::Settings { qos: 1, ..mqtt::Settings::default() }).await
+    }
+
+    #[cfg(feature = "mqtt")]
+    pub(crate) async fn mqtt311() -> Arc<dyn Broker> {
+        let version = mqtt::Version::V311;
+        mqtt_with(mqtt::Settings { qos: 1, version, envelope: true, ..mqtt::Settings::default() }).await
+    }
+
+    /// In front of a Mosquitto of its own: there, a case that reads everything would be there for all messages.
+    #[cfg(feature = "mqtt")]
+    pub(crate) async fn mqtt_with(settings: mqtt::Settings) -> Arc<dyn Broker> {
+        let server = crate::mosquitto::Mosquitto::start("").await;
+        let uri = mqtt::Uri(server.uri());
+        let broker = mqtt::connect(&mqtt::Settings { uri, ..settings }).unwrap();
+        broker.state().wait_for(|state| *state == LinkState::Up).await.unwrap();
+        Arc::new(Owned { broker, _server: server })
+    }
+
+    /// A broker and what it is in front of.
+    #[cfg(feature = "mqtt")]
+    struct Owned {
+        broker: Arc<dyn Broker>,
+        _server: crate::mosquitto::Mosquitto,
+    }
+
+    #[cfg(feature = "mqtt")]
+    #[async_trait::async_trait]
+    impl Broker for Owned {
+        async fn link(&self, identity: &Identity) -> Result<Arc<dyn Link>, BrokerError> {
+            self.broker.link(identity).await
+        }
+
+        fn state(&self) -> watch::Receiver<LinkState> {
+            self.broker.state()
+        }
+
+        async fn close(&self) {
+            self.broker.close().await;
+        }
     }
 }
 
@@ -151,3 +210,44 @@ macro_rules! judge {
 judge!(memory);
 #[cfg(feature = "amqp")]
 judge!(amqp);
+
+#[cfg(feature = "mqtt")]
+mod mqtt5 {
+    judge! { mqtt5
+        topics {
+            every_subscriber_gets_a_copy,
+            a_pattern_gets_what_it_matches,
+            overlapping_patterns_each_get_one_copy,
+            order_is_the_publishers,
+            nobody_there_is_unrouted,
+            a_dropped_guard_hears_nothing_more,
+            leading_wildcards_are_blind_to_system_names,
+            users_have_names_of_their_own,
+        }
+        retained {
+            a_late_reader_gets_the_last_value,
+            an_empty_body_forgets,
+            a_replay_is_for_one_reader,
+        }
+    }
+}
+#[cfg(feature = "mqtt")]
+mod mqtt311 {
+    judge! { mqtt311
+        topics {
+            every_subscriber_gets_a_copy,
+            a_pattern_gets_what_it_matches,
+            overlapping_patterns_each_get_one_copy,
+            order_is_the_publishers,
+            nobody_there_is_unrouted,
+            a_dropped_guard_hears_nothing_more,
+            leading_wildcards_are_blind_to_system_names,
+            users_have_names_of_their_own,
+        }
+        retained {
+            a_late_reader_gets_the_last_value,
+            an_empty_body_forgets,
+            a_replay_is_for_one_reader,
+        }
+    }
+}

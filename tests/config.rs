@@ -318,14 +318,19 @@ fn trust_stays_on_this_machine_unless_told_otherwise() {
     }
 }
 
+#[cfg(feature = "mqtt")]
 #[test]
-fn a_broker_that_is_not_built_yet_is_refused() {
-    let found = problems(&stompgate(&["check"], &[("STOMPGATE_BROKER__KIND", "mqtt")]));
-    assert_eq!(
-        found,
-        ["broker.kind (STOMPGATE_BROKER__KIND): is \"mqtt\", which this version does not know; use \"memory\" or \
-          \"amqp\""]
-    );
+fn an_mqtt_broker_is_named_by_a_uri_that_is_checked() {
+    let kind = ("STOMPGATE_BROKER__KIND", "mqtt");
+    let uri = ("STOMPGATE_BROKER__MQTT__URI", "mqtts://shop:hunter2@broker");
+    let shown = stdout(&stompgate(&["config"], &[kind, uri]));
+    assert!(shown.contains("broker.mqtt.uri = \"mqtts://shop:***@broker\""), "{shown}");
+    let found =
+        problems(&stompgate(&["check"], &[kind, ("STOMPGATE_BROKER__MQTT__URI", "http://shop:hunter2@broker")]));
+    assert_eq!(found.len(), 1);
+    assert!(found[0].ends_with("must begin with mqtt://, mqtts://, ws:// or wss://"), "{found:?}");
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/config/mosquitto.toml");
+    assert!(stompgate(&["--config", example, "check"], &[]).status.success());
 }
 
 #[cfg(feature = "amqp")]

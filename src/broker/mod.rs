@@ -8,7 +8,10 @@
 //! A backend is one file (or folder) in here: its settings, `connect`, these traits, and `tests/brokers.rs` as the judge.
 
 pub mod amqp;
+#[cfg(any(feature = "amqp", feature = "mqtt"))]
+mod base64;
 pub mod memory;
+pub mod mqtt;
 mod settings;
 mod tenant;
 mod topics;
@@ -45,6 +48,9 @@ pub fn connect(
         Kind::Memory => Ok(memory::connect(&settings.memory)?),
         #[cfg(feature = "amqp")]
         Kind::Amqp => Ok(amqp::connect(&amqp::Settings { verified_for, ..settings.amqp.clone() })?),
+        #[cfg(feature = "mqtt")]
+        Kind::Mqtt => Ok(mqtt::connect(&settings.mqtt)?),
+        #[cfg(not(all(feature = "amqp", feature = "mqtt")))]
         _ => Err(BrokerError::Unavailable.into()), // the check has said so with more words
     }
 }

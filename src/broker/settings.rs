@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{amqp, memory};
+use super::{amqp, memory, mqtt};
 use crate::settings::Faults;
 
 /// `[broker]`: which broker, and the settings of each.
@@ -15,6 +15,8 @@ pub struct Settings {
     pub memory: memory::Settings,
     /// `[broker.amqp]`.
     pub amqp: amqp::Settings,
+    /// `[broker.mqtt]`.
+    pub mqtt: mqtt::Settings,
 }
 
 /// The brokers that the gateway knows.
@@ -42,7 +44,8 @@ impl Settings {
             Kind::Memory => self.memory.check(),
             Kind::Amqp if cfg!(feature = "amqp") => self.amqp.check(),
             Kind::Amqp => refused("is \"amqp\", but this program was built without its feature \"amqp\""),
-            Kind::Mqtt => refused("is \"mqtt\", which this version does not know; use \"memory\" or \"amqp\""),
+            Kind::Mqtt if cfg!(feature = "mqtt") => self.mqtt.check(),
+            Kind::Mqtt => refused("is \"mqtt\", but this program was built without its feature \"mqtt\""),
         }
     }
 }

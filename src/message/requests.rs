@@ -34,6 +34,10 @@ pub struct Capabilities {
     pub atomic_transactions: bool,
     /// The broker knows the session's user, and vouches for a `user-id` that says so.
     pub user_id: bool,
+    /// [`Outcome::routed`](super::Outcome::routed) is known; without this it is always true.
+    pub reports_unrouted: bool,
+    /// A queue keeps what is sent to it while nobody reads it.
+    pub keeps_queues: bool,
 }
 
 /// What a shared subscription reads.

@@ -18,6 +18,8 @@ const EVERYTHING: Capabilities = Capabilities {
     durable: true,
     atomic_transactions: true,
     user_id: false,
+    reports_unrouted: true,
+    keeps_queues: true,
 };
 
 /// A session and the time in which it lives.

@@ -79,6 +79,11 @@ impl Client {
         in_time(self.link.publish(permit, message)).await
     }
 
+    /// What is said of a message that nobody was there for, where the broker tells.
+    pub(crate) fn unrouted(&self) -> Outcome {
+        if self.link.capabilities().reports_unrouted { Outcome::UNROUTED } else { Outcome::DONE }
+    }
+
     /// Sends, and somebody is there for it.
     pub(crate) async fn send(&self, spelling: &str, body: &str) {
         assert_eq!(self.publish(self.message(spelling, body)).await, Ok(Outcome::DONE), "{spelling} {body}");

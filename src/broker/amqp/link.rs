@@ -135,6 +135,8 @@ impl Link for AmqpLink {
             durable: true,
             atomic_transactions: false,
             user_id: self.service.is_some(),
+            reports_unrouted: true,
+            keeps_queues: true,
         }
     }
 

@@ -136,6 +136,8 @@ impl Link for MemoryLink {
             durable: true,
             atomic_transactions: true,
             user_id: false,
+            reports_unrouted: true,
+            keeps_queues: true,
         }
     }
 

@@ -1,0 +1,349 @@
+//! Connections that come back: made, driven, and made again for as long as the broker is in use.
+//!
+//! A [`Line`] is one connection over time. Whoever uses it takes what is there now with [`Line::up`], and when that
+//! fails brings back its own subscriptions on the next one. Each has a client name of its own that changes with every
+//! connection, so that the broker never takes two of them for one, and nobody fights for a name.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::address::{Address, Scheme};
+use super::settings::{Settings, Version};
+use super::wire::{self, Arrival, Client, Driver, Endpoint, Event, Fault, Granted, Options};
+use crate::broker::base64::base64url;
+use crate::broker::{BrokerError, LinkState};
+
+/// The first pause between two attempts; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+/// A broker has so long to take our good-bye.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// What all connections have in common.
+pub(super) struct Connector {
+    endpoint: Endpoint,
+    client_id: String,
+    reconnect_max: Duration,
+    closed: watch::Sender<bool>,
+    status: Status,
+    connections: AtomicUsize,
+    reconnects: AtomicU64,
+}
+
+/// The state of the broker, made of the states of its connections.
+struct Status {
+    lines: Mutex<Vec<LinkState>>,
+    /// Lines whose task has not ended.
+    running: watch::Sender<usize>,
+    state: watch::Sender<LinkState>,
+}
+
+/// One connection over time.
+pub(super) struct Line {
+    name: &'static str,
+    index: usize,
+    connector: Arc<Connector>,
+    sink: Box<dyn Fn(Arrival) + Send + Sync>,
+    live: watch::Sender<Option<Arc<Live>>>,
+    generations: AtomicU64,
+}
+
+/// A connection that was there when it was asked for.
+pub(super) struct Live {
+    pub(super) client: Client,
+    pub(super) granted: Granted,
+    /// Which of its line's connections it is; the first is 1.
+    pub(super) generation: u64,
+}
+
+impl Connector {
+    /// Reads the files that the settings name.
+    pub(super) fn new(settings: &Settings) -> Result<Arc<Self>, (&'static str, String)> {
+        let address = Address::parse(&settings.uri.0).map_err(|why| ("broker.mqtt.uri", why.to_owned()))?;
+        let tls = match address.scheme {
+            Scheme::Mqtt | Scheme::Ws => None,
+            Scheme::Mqtts | Scheme::Wss => Some(Arc::new(tls(settings)?)),
+        };
+        Ok(Arc::new(Connector {
+            endpoint: Endpoint {
+                version: settings.version,
+                address,
+                tls,
+                keep_alive: u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX),
+                connect_timeout: settings.connect_timeout,
+                max_packet: settings.max_packet,
+            },
+            client_id: settings.client_id.clone(),
+            reconnect_max: settings.reconnect_max,
+            closed: watch::Sender::new(false),
+            status: Status {
+                lines: Mutex::default(),
+                running: watch::Sender::new(0),
+                state: watch::Sender::new(LinkState::Recovering),
+            },
+            connections: AtomicUsize::new(0),
+            reconnects: AtomicU64::new(0),
+        }))
+    }
+
+    /// Whether the broker can be used.
+    pub(super) fn state(&self) -> watch::Receiver<LinkState> {
+        self.status.state.subscribe()
+    }
+
+    /// How often a connection was made again.
+    pub(super) fn reconnects(&self) -> u64 {
+        self.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// How many connections are there now.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Ends all lines.
+    pub(super) fn close(&self) {
+        self.closed.send_replace(true);
+    }
+
+    /// Ends all lines, and comes back when their connections are closed or have had the time for it.
+    pub(super) async fn shut_down(&self) {
+        self.close();
+        let ended = async { self.status.running.subscribe().wait_for(|running| *running == 0).await.map(drop) };
+        let _ = tokio::time::timeout(CLOSING, ended).await; // a broker that does not answer keeps nobody
+    }
+
+    /// Whether all lines are ended.
+    pub(super) fn is_closed(&self) -> bool {
+        *self.closed.borrow()
+    }
+
+    /// Comes back when all lines are ended.
+    pub(super) async fn closed(&self) {
+        // The sender is here, so it cannot be dropped before.
+        let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
+    /// A pause before the next attempt, jittered so that many gateways do not come back at once.
+    pub(super) async fn pause(&self, attempt: u32) {
+        let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(16)).min(self.reconnect_max);
+        let share = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
+        tokio::time::sleep(longest.mul_f64(0.5 + share / 2.0)).await;
+    }
+
+    /// A connection that has been accepted.
+    async fn connect(&self) -> Result<(Client, Driver, Granted), Fault> {
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|why| Fault::Lost(why.to_string()))?;
+        let options = Options { client_id: format!("{}-{}", self.client_id, base64url(&random)) };
+        let (client, mut driver) = wire::open(&self.endpoint, &options).map_err(Fault::Lost)?;
+        let accepted = async {
+            loop {
+                if let Event::Up(granted) = driver.next().await? {
+                    return Ok(granted);
+                }
+            }
+        };
+        let granted = match tokio::time::timeout(self.endpoint.connect_timeout, accepted).await {
+            Ok(accepted) => accepted?,
+            Err(_) => return Err(Fault::Lost(format!("no answer within {:?}", self.endpoint.connect_timeout))),
+        };
+        Ok((client, driver, granted))
+    }
+
+    /// What went wrong, for the log.
+    fn told(&self, fault: Fault) -> String {
+        match fault {
+            Fault::Refused(why) => format!("the broker does not accept the connection: {why}"),
+            Fault::Unanswered(why) if self.endpoint.version == Version::V5 => format!(
+                "the broker has closed the connection without a word ({why}); perhaps it speaks 3.1.1 only: try \
+                 broker.mqtt.version = \"3.1.1\""
+            ),
+            Fault::TakenOver => "somebody else has connected under the same client name".to_owned(),
+            Fault::Unanswered(why) | Fault::Lost(why) => format!("the broker cannot be reached: {why}"),
+        }
+    }
+
+    fn set_state(&self, line: usize, state: LinkState) {
+        let mut lines = self.status.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = lines.get_mut(line) {
+            *known = state;
+        }
+        let all = if lines.contains(&LinkState::Recovering) { LinkState::Recovering } else { LinkState::Up };
+        self.status.state.send_if_modified(|known| std::mem::replace(known, all) != all);
+    }
+}
+
+impl Line {
+    /// Begins to connect. It needs a tokio runtime. `sink` gets what arrives, on the task that drives the connection: it
+    /// must not wait.
+    pub(super) fn start(
+        connector: &Arc<Connector>,
+        name: &'static str,
+        sink: impl Fn(Arrival) + Send + Sync + 'static,
+    ) -> Arc<Line> {
+        let index = {
+            let mut lines = connector.status.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            // One more connection for a broker that is up does not mean that the broker is not.
+            lines.push(*connector.status.state.borrow());
+            lines.len() - 1
+        };
+        let line = Arc::new(Line {
+            name,
+            index,
+            connector: Arc::clone(connector),
+            sink: Box::new(sink),
+            live: watch::Sender::new(None),
+            generations: AtomicU64::new(0),
+        });
+        connector.status.running.send_modify(|running| *running += 1);
+        let task = Arc::clone(&line);
+        tokio::spawn(async move {
+            task.keep().await;
+            task.connector.status.running.send_modify(|running| *running -= 1);
+        });
+        line
+    }
+
+    /// Who tells how to connect.
+    pub(super) fn connector(&self) -> &Arc<Connector> {
+        &self.connector
+    }
+
+    /// The connection, if there is one now.
+    pub(super) fn now(&self) -> Option<Arc<Live>> {
+        self.live.borrow().clone()
+    }
+
+    /// The connection, when there is one. `Err` when the broker is closed.
+    pub(super) async fn up(&self) -> Result<Arc<Live>, BrokerError> {
+        let mut live = self.live.subscribe();
+        tokio::select! {
+            biased;
+            () = self.connector.closed() => Err(BrokerError::Unavailable),
+            up = live.wait_for(Option::is_some) => {
+                up.ok().and_then(|live| live.clone()).ok_or(BrokerError::Unavailable)
+            }
+        }
+    }
+
+    /// Comes back when this connection is gone, or the broker is closed.
+    pub(super) async fn gone(&self, generation: u64) {
+        let mut live = self.live.subscribe();
+        let is_gone = |live: &Option<Arc<Live>>| live.as_ref().is_none_or(|live| live.generation != generation);
+        tokio::select! {
+            () = self.connector.closed() => {}
+            _ = live.wait_for(is_gone) => {}
+        }
+    }
+
+    /// Makes the connection again and again until the broker is closed.
+    async fn keep(&self) {
+        let mut attempt = 0;
+        while !self.connector.is_closed() {
+            let connected = tokio::select! {
+                biased;
+                () = self.connector.closed() => return,
+                connected = self.connector.connect() => connected,
+            };
+            match connected {
+                Ok((client, driver, granted)) => {
+                    attempt = 0;
+                    self.hold(client, driver, granted).await;
+                }
+                Err(fault) => {
+                    let text = self.connector.told(fault);
+                    // An outage is told once, not at each attempt.
+                    if attempt == 0 {
+                        warn!(connection = self.name, "{text}");
+                    } else {
+                        debug!(connection = self.name, "{text}");
+                    }
+                    attempt += 1;
+                }
+            }
+            tokio::select! {
+                () = self.connector.closed() => return,
+                () = self.connector.pause(attempt) => {}
+            }
+        }
+    }
+
+    /// Lends a connection out until it breaks or the broker is closed.
+    async fn hold(&self, client: Client, mut driver: Driver, granted: Granted) {
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
+        info!(connection = self.name, generation, "connected to the broker");
+        self.connector.reconnects.fetch_add(u64::from(generation > 1), Ordering::Relaxed);
+        self.connector.connections.fetch_add(1, Ordering::Relaxed);
+        self.live.send_replace(Some(Arc::new(Live { client: client.clone(), granted, generation })));
+        self.connector.set_state(self.index, LinkState::Up);
+        let fault = tokio::select! {
+            fault = self.drive(&mut driver) => fault,
+            () = self.connector.closed() => {
+                client.disconnect();
+                // It ends when that is written; a broker that does not read keeps nobody.
+                let _ = tokio::time::timeout(CLOSING, self.drive(&mut driver)).await;
+                Fault::Lost("the gateway ends".to_owned())
+            }
+        };
+        self.live.send_replace(None);
+        self.connector.connections.fetch_sub(1, Ordering::Relaxed);
+        self.connector.set_state(self.index, LinkState::Recovering);
+        if !self.connector.is_closed() {
+            warn!(connection = self.name, generation, ?fault, "the connection to the broker is gone");
+        }
+    }
+
+    async fn drive(&self, driver: &mut Driver) -> Fault {
+        loop {
+            match driver.next().await {
+                Ok(Event::Arrived(arrival)) => (self.sink)(arrival),
+                Ok(Event::Up(_) | Event::Other) => {}
+                Err(fault) => return fault,
+            }
+        }
+    }
+}
+
+/// TLS by rustls, with ring as its one crypto provider.
+fn tls(settings: &Settings) -> Result<ClientConfig, (&'static str, String)> {
+    const CA: &str = "broker.mqtt.ca";
+    const CERTIFICATE: &str = "broker.mqtt.certificate";
+    let bad = |key, path: &Path, why: &dyn std::fmt::Display| (key, format!("{}: {why}", path.display()));
+    let chain = |key, path: &Path| -> Result<Vec<CertificateDer<'static>>, (&'static str, String)> {
+        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        match read {
+            Ok(chain) if chain.is_empty() => Err(bad(key, path, &"there is no certificate in it")),
+            Ok(chain) => Ok(chain),
+            Err(why) => Err(bad(key, path, &why)),
+        }
+    };
+    let mut roots = RootCertStore::empty();
+    match &settings.ca {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(path) => {
+            for certificate in chain(CA, path)? {
+                roots.add(certificate).map_err(|why| bad(CA, path, &why))?;
+            }
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|why| (CA, why.to_string()))?
+        .with_root_certificates(roots);
+    match settings.certificate.as_deref().zip(settings.key.as_deref()) {
+        None => Ok(builder.with_no_client_auth()),
+        Some((certificate, key)) => {
+            let private = PrivateKeyDer::from_pem_file(key).map_err(|why| bad("broker.mqtt.key", key, &why))?;
+            let chain = chain(CERTIFICATE, certificate)?;
+            builder.with_client_auth_cert(chain, private).map_err(|why| bad(CERTIFICATE, certificate, &why))
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The broker and its one link: that of the gateway's own login, shared by all sessions.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use super::connection::{Connector, Line};
+use super::names::Names;
+use super::publisher::Publisher;
+use super::settings::{Settings, Version};
+use super::shared::SharedTopics;
+use crate::broker::{
+    Broker, BrokerError, Capabilities, Confirmation, Identity, Link, LinkState, Permit, Shared, SharedSource, Source,
+    Subscribe, Subscriber, Subscription, Transaction,
+};
+use crate::message::{DeliveryId, DurableName, Message, Outcome, Settlement};
+use crate::metrics::Figures;
+
+/// An MQTT broker.
+pub struct Mqtt {
+    connector: Arc<Connector>,
+    link: Arc<MqttLink>,
+}
+
+/// Why the settings cannot be carried out. That the broker cannot be reached is no reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("setting {key}: {why}")]
+pub struct ConnectError {
+    /// The full key of the setting.
+    pub key: &'static str,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+struct MqttLink {
+    publishing: Arc<Line>,
+    publisher: Publisher,
+    window: Arc<Semaphore>,
+    max_unconfirmed: usize,
+    shared: SharedTopics,
+    version: Version,
+}
+
+/// Begins to connect. It needs a tokio runtime. The broker need not be there yet: see [`Broker::state`].
+///
+/// # Errors
+/// An address that is none, or a file that cannot be read; the error names the setting.
+pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
+    let connector = Connector::new(settings).map_err(|(key, why)| ConnectError { key, why })?;
+    let names = Names { system_topics: settings.system_topics };
+    let max_unconfirmed = settings.max_unconfirmed.min(Semaphore::MAX_PERMITS);
+    let publishing = Line::start(&connector, "publishing", |_| {});
+    let link = MqttLink {
+        publisher: Publisher::start(settings, names, &publishing),
+        window: Arc::new(Semaphore::new(max_unconfirmed)),
+        max_unconfirmed,
+        shared: SharedTopics::start(settings, names, &connector),
+        publishing,
+        version: settings.version,
+    };
+    Ok(Arc::new(Mqtt { connector, link: Arc::new(link) }))
+}
+
+#[async_trait]
+impl Broker for Mqtt {
+    async fn link(&self, identity: &Identity) -> Result<Arc<dyn Link>, BrokerError> {
+        // A host name says which server is meant; MQTT has no virtual hosts.
+        match identity.tenant.as_deref() {
+            Some(tenant) if tenant.starts_with('/') && tenant != "/" => {
+                Err(BrokerError::UnknownTenant(tenant.to_owned()))
+            }
+            _ if self.connector.is_closed() => Err(BrokerError::Unavailable),
+            _ => Ok(Arc::clone(&self.link) as Arc<dyn Link>),
+        }
+    }
+
+    fn state(&self) -> watch::Receiver<LinkState> {
+        self.connector.state()
+    }
+
+    fn reconnects(&self) -> u64 {
+        self.connector.reconnects()
+    }
+
+    fn report(&self, figures: &mut Figures) {
+        let link = &self.link;
+        figures.gauge("stompgate_mqtt_connections", "Connections to the broker.", self.connector.connections());
+        let waiting = link.max_unconfirmed - link.window.available_permits().min(link.max_unconfirmed);
+        figures.gauge("stompgate_mqtt_unconfirmed", "Messages that wait for the broker's confirmation.", waiting);
+        let filters = link.shared.filters();
+        figures.gauge("stompgate_mqtt_shared_subscriptions", "Filters that plain topics are read by.", filters);
+        let dropped = link.publisher.headers_dropped();
+        figures.counter("stompgate_mqtt_headers_dropped_total", "Headers that MQTT 3.1.1 could not carry.", dropped);
+    }
+
+    async fn close(&self) {
+        self.connector.shut_down().await;
+    }
+}
+
+impl Drop for Mqtt {
+    fn drop(&mut self) {
+        self.connector.close();
+    }
+}
+
+#[async_trait]
+impl Link for MqttLink {
+    fn capabilities(&self) -> Capabilities {
+        let retain = self.publishing.now().is_none_or(|live| live.granted.retain);
+        Capabilities {
+            exchanges: false,
+            arguments: false,
+            retain,
+            durable: false,
+            atomic_transactions: false,
+            user_id: false,
+            reports_unrouted: self.version == Version::V5,
+            keeps_queues: false,
+        }
+    }
+
+    fn try_reserve(&self) -> Option<Permit> {
+        Arc::clone(&self.window).try_acquire_owned().ok().map(Permit::from)
+    }
+
+    async fn reserve(&self) -> Result<Permit, BrokerError> {
+        let permit = Arc::clone(&self.window).acquire_owned().await;
+        permit.map(Permit::from).map_err(|_| BrokerError::Unavailable)
+    }
+
+    fn publish(&self, permit: Permit, message: Message) -> Confirmation {
+        self.publisher.publish(permit, &message, 0)
+    }
+
+    async fn share(
+        &self,
+        source: SharedSource,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<Box<dyn Shared>, BrokerError> {
+        self.shared.share(source, subscriber).await
+    }
+
+    async fn subscribe(&self, request: Subscribe) -> Result<Box<dyn Subscription>, BrokerError> {
+        if let Some((name, _)) = request.arguments.iter().next() {
+            let why = "MQTT has no arguments of queues".to_owned();
+            return Err(BrokerError::Unsupported { what: name.to_string(), why });
+        }
+        let (what, why) = match request.source {
+            Source::ExistingQueue(_) => ("/amq/queue", "it is a thing of AMQP; on MQTT use /topic/…"),
+            Source::Exchange { .. } => ("/exchange", "it is a thing of AMQP; on MQTT use /topic/…"),
+            Source::Named { .. } => ("x-queue-name", "it is a thing of AMQP; on MQTT use /topic/…"),
+            Source::Queue(_) => ("SUBSCRIBE to /queue", "this version reads /topic and /user only on MQTT"),
+            Source::Topic(_) => ("acknowledgements of a topic", "on MQTT this version has ack:auto only"),
+            Source::Durable(..) => ("a durable subscription", "this version has none on MQTT"),
+            Source::Reply => ("/temp-queue", "this version has no reply addresses on MQTT"),
+        };
+        Err(BrokerError::Unsupported { what: what.to_owned(), why: why.to_owned() })
+    }
+
+    fn settle(&self, _deliveries: &[DeliveryId], _settlement: Settlement) -> Confirmation {
+        Confirmation::Ready(Ok(Outcome { settled: false, ..Outcome::DONE }))
+    }
+
+    /// Not atomic: MQTT has no transactions. Nothing is settled unless all is published.
+    async fn commit(&self, transaction: Transaction) -> Result<Confirmation, BrokerError> {
+        let Transaction { messages, settlements } = transaction;
+        if settlements.iter().any(|(deliveries, _)| !deliveries.is_empty()) {
+            return Err(BrokerError::DeliveryLost);
+        }
+        messages.iter().try_for_each(|message| self.publisher.check(message))?;
+        let mut published = Vec::with_capacity(messages.len());
+        for message in messages {
+            // With quality of service 0 there would be no answer to wait for.
+            published.push(self.publisher.publish(self.reserve().await?, &message, 1));
+        }
+        let (answer, confirmation) = oneshot::channel();
+        tokio::spawn(async move {
+            let mut outcome = Ok(Outcome::DONE);
+            for confirmation in published {
+                match (confirmation.await, &mut outcome) {
+                    (Ok(one), Ok(all)) => all.routed &= one.routed,
+                    (Err(failed), Ok(_)) => outcome = Err(failed),
+                    (_, Err(_)) => {}
+                }
+            }
+            let _ = answer.send(outcome); // whoever asked may be gone
+        });
+        Ok(Confirmation::Waiting(confirmation))
+    }
+
+    async fn delete_durable(&self, name: &DurableName) -> Result<(), BrokerError> {
+        Err(BrokerError::NotFound(format!("the durable subscription {}", name.name)))
+    }
+}

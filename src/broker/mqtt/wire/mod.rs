@@ -1,0 +1,251 @@
+//! The two versions of MQTT, in words of ours: what differs between them is known in here only.
+
+mod v4;
+mod v5;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::address::Address;
+use super::settings::Version;
+use crate::message::Text;
+
+/// Requests that are written to a socket at once.
+const BATCH: usize = 64;
+/// Messages that may be on their way without their acknowledgement; a broker may want fewer.
+const WINDOW: u16 = 1_000;
+
+/// Where to connect, and how.
+pub(super) struct Endpoint {
+    pub(super) version: Version,
+    pub(super) address: Address,
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+    pub(super) keep_alive: u16,
+    pub(super) connect_timeout: Duration,
+    pub(super) max_packet: u32,
+}
+
+/// What a connection of ours is for.
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) client_id: String,
+}
+
+/// What the broker said in its CONNACK; under 3.1.1, what is usual.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Granted {
+    /// So many messages may be on their way to the broker.
+    pub(super) receive_maximum: u16,
+    pub(super) max_qos: u8,
+    pub(super) retain: bool,
+    pub(super) wildcards: bool,
+    /// Whether it has shared subscriptions. `None`: it did not say, and cannot.
+    pub(super) shared: Option<bool>,
+    /// Whether a message says which subscription it is for.
+    pub(super) identifiers: bool,
+    pub(super) max_packet: Option<u32>,
+}
+
+/// The way to the broker as long as one connection holds. A clone is another handle to the same one.
+#[derive(Clone)]
+pub(super) struct Client {
+    library: Library,
+    /// Ends with the driver. What has been handed over and not sent keeps its answer open beyond that.
+    alive: watch::Receiver<()>,
+}
+
+/// What drives a connection; it does nothing unless it is polled.
+pub(super) struct Driver {
+    events: Events,
+    /// Held for its drop.
+    _alive: watch::Sender<()>,
+}
+
+#[derive(Clone)]
+enum Library {
+    V5(rumqttc::AsyncClient),
+    V4(rumqttc_v4::AsyncClient),
+}
+
+enum Events {
+    V5(Box<rumqttc::EventLoop>),
+    V4(Box<rumqttc_v4::EventLoop>),
+}
+
+/// What happens on a connection.
+pub(super) enum Event {
+    /// It is there.
+    Up(Granted),
+    /// A message came.
+    Arrived(Arrival),
+    /// Nothing that anybody wants to know.
+    Other,
+}
+
+/// Why a connection is gone, or was never there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The broker said no to the connection, and why.
+    Refused(String),
+    /// It was closed before the broker had said anything.
+    Unanswered(String),
+    /// Somebody else has connected under the same name.
+    TakenOver,
+    /// Anything else.
+    Lost(String),
+}
+
+/// A message on its way to the broker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Packet {
+    pub(super) topic: String,
+    pub(super) qos: u8,
+    pub(super) retain: bool,
+    pub(super) properties: Properties,
+    pub(super) payload: Bytes,
+}
+
+/// A message that came from the broker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Arrival {
+    pub(super) topic: Text,
+    pub(super) qos: u8,
+    /// It is the last value of its topic, sent because we have subscribed.
+    pub(super) retain: bool,
+    pub(super) properties: Properties,
+    /// Which of our subscriptions it is for.
+    pub(super) subscriptions: Vec<usize>,
+    pub(super) payload: Bytes,
+}
+
+/// What MQTT 5 says of a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Properties {
+    pub(super) content_type: Option<String>,
+    pub(super) correlation_data: Option<Bytes>,
+    pub(super) response_topic: Option<String>,
+    /// In seconds.
+    pub(super) expiry: Option<u32>,
+    /// The payload is said to be UTF-8.
+    pub(super) is_text: bool,
+    pub(super) user: Vec<(String, String)>,
+}
+
+/// What to subscribe to.
+#[derive(Clone, Debug)]
+pub(super) struct Filter {
+    pub(super) path: String,
+    pub(super) qos: u8,
+    /// Whether the last values of its topics are to come.
+    pub(super) retained: bool,
+    /// What the messages of this subscription will carry.
+    pub(super) identifier: Option<usize>,
+}
+
+/// What became of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// The broker has it. `false`: and nobody has subscribed to it.
+    Taken(bool),
+    /// The broker does not want it; the reason's name.
+    Refused(String),
+    /// The connection is gone before it said.
+    Lost,
+}
+
+/// What became of a SUBSCRIBE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Subscribed {
+    /// At this quality of service.
+    Granted(u8),
+    /// Not allowed.
+    Forbidden,
+    /// The broker does not do it; the reason's name.
+    Refused(String),
+    /// The connection is gone before it said.
+    Lost,
+}
+
+/// An answer of the broker, on its way.
+pub(super) type Answer<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A client that will connect when its driver is polled.
+pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Client, Driver), String> {
+    let (library, events) = match endpoint.version {
+        Version::V5 => v5::open(endpoint, options)?,
+        Version::V311 => v4::open(endpoint, options)?,
+    };
+    let (sender, alive) = watch::channel(());
+    Ok((Client { library, alive }, Driver { events, _alive: sender }))
+}
+
+impl Driver {
+    /// The next event. After a fault nothing more comes of it.
+    pub(super) async fn next(&mut self) -> Result<Event, Fault> {
+        match &mut self.events {
+            Events::V5(events) => events.poll().await.map(v5::event).map_err(|error| v5::fault(&error)),
+            Events::V4(events) => events.poll().await.map(v4::event).map_err(|error| v4::fault(&error)),
+        }
+    }
+}
+
+impl Client {
+    /// Hands a message over, at once and in order.
+    pub(super) fn publish(&self, packet: Packet) -> Answer<Published> {
+        let answer = match &self.library {
+            Library::V5(client) => v5::publish(client, packet),
+            Library::V4(client) => v4::publish(client, packet),
+        };
+        self.while_alive(answer, Published::Lost)
+    }
+
+    /// Subscribes.
+    pub(super) fn subscribe(&self, filter: &Filter) -> Answer<Subscribed> {
+        let answer = match &self.library {
+            Library::V5(client) => v5::subscribe(client, filter),
+            Library::V4(client) => v4::subscribe(client, filter),
+        };
+        self.while_alive(answer, Subscribed::Lost)
+    }
+
+    /// Ends a subscription. Nobody waits for the answer: what comes until then finds no reader.
+    pub(super) fn unsubscribe(&self, path: String) {
+        // An error is that the connection is gone, and the subscription with it.
+        let _ = match &self.library {
+            Library::V5(client) => client.try_unsubscribe(path).is_ok(),
+            Library::V4(client) => client.try_unsubscribe(path).is_ok(),
+        };
+    }
+
+    /// Says good-bye; the driver ends when that is written.
+    pub(super) fn disconnect(&self) {
+        // An error is that the connection is gone already.
+        let _ = match &self.library {
+            Library::V5(client) => client.try_disconnect_now().is_ok(),
+            Library::V4(client) => client.try_disconnect_now().is_ok(),
+        };
+    }
+}
+
+impl Client {
+    fn while_alive<T: Send + 'static>(&self, answer: Answer<T>, lost: T) -> Answer<T> {
+        let mut alive = self.alive.clone();
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                answer = answer => answer,
+                _ = alive.changed() => lost,
+            }
+        })
+    }
+}
+
+/// The answer to what could not even be handed over.
+fn at_once<T: Send + 'static>(answer: T) -> Answer<T> {
+    Box::pin(std::future::ready(answer))
+}

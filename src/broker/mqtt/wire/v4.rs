@@ -1,0 +1,136 @@
+//! MQTT 3.1.1: no properties, no reasons, and no word about what the broker can do.
+
+use rumqttc_v4::mqttbytes::QoS;
+use rumqttc_v4::mqttbytes::v4::{ConnectReturnCode, Packet as Incoming, Publish, SubscribeFilter, SubscribeReasonCode};
+use rumqttc_v4::{AsyncClient, Broker, ConnectionError, MqttOptions, PublishOptions, TlsConfiguration, Transport};
+
+use super::{
+    Answer, Arrival, BATCH, Endpoint, Event, Events, Fault, Filter, Granted, Library, Options, Packet, Published,
+    Subscribed, WINDOW, at_once,
+};
+use crate::broker::mqtt::address::Scheme;
+use crate::message::Text;
+
+/// The most that can be asked of a limit for packets: the broker does not say its own.
+const UNLIMITED: usize = 268_435_460;
+
+pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Library, Events), String> {
+    let address = &endpoint.address;
+    let id = options.client_id.clone();
+    let tls = || endpoint.tls.clone().map(TlsConfiguration::Rustls).ok_or("TLS is not set up");
+    let url = |scheme| format!("{scheme}://{}:{}{}", address.host, address.port, address.path);
+    let host = address.host.trim_matches(['[', ']']);
+    let mut settings = match address.scheme {
+        Scheme::Mqtt => MqttOptions::new(id, Broker::tcp(host, address.port)),
+        Scheme::Mqtts => {
+            let mut settings = MqttOptions::new(id, Broker::tcp(host, address.port));
+            settings.set_transport(Transport::tls_with_config(tls()?));
+            settings
+        }
+        Scheme::Ws => MqttOptions::new(id, Broker::websocket(url("ws")).map_err(|why| why.to_string())?),
+        Scheme::Wss => MqttOptions::websocket_with_tls_config(id, url("wss"), tls()?).map_err(|why| why.to_string())?,
+    };
+    if let Some((user, passcode)) = &address.login {
+        settings.set_credentials(user.clone(), passcode.clone());
+    }
+    let max_packet = usize::try_from(endpoint.max_packet).unwrap_or(UNLIMITED);
+    settings
+        .set_keep_alive(endpoint.keep_alive)
+        .set_max_packet_size(max_packet, UNLIMITED)
+        .set_max_request_batch(BATCH)
+        .set_inflight(WINDOW)
+        .set_clean_session(true);
+    let opened = AsyncClient::builder(settings).unbounded().try_build();
+    let (client, events) = opened.map_err(|why| why.to_string())?;
+    Ok((Library::V4(client), Events::V4(Box::new(events))))
+}
+
+pub(super) fn event(event: rumqttc_v4::Event) -> Event {
+    match event {
+        rumqttc_v4::Event::Incoming(Incoming::ConnAck(_)) => Event::Up(Granted {
+            receive_maximum: WINDOW,
+            max_qos: 2,
+            retain: true,
+            wildcards: true,
+            shared: None,
+            identifiers: false,
+            max_packet: None,
+        }),
+        rumqttc_v4::Event::Incoming(Incoming::Publish(publish)) => {
+            arrival(publish).map_or(Event::Other, Event::Arrived)
+        }
+        _ => Event::Other,
+    }
+}
+
+fn arrival(publish: Publish) -> Option<Arrival> {
+    Some(Arrival {
+        topic: Text::try_from(publish.topic).ok()?,
+        qos: publish.qos as u8,
+        retain: publish.retain,
+        payload: publish.payload,
+        ..Arrival::default()
+    })
+}
+
+pub(super) fn fault(error: &ConnectionError) -> Fault {
+    match error {
+        ConnectionError::ConnectionRefused(code) => {
+            let hint = match code {
+                ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
+                    "; look at the login in broker.mqtt.uri"
+                }
+                _ => "",
+            };
+            Fault::Refused(format!("{code:?}{hint}"))
+        }
+        other => Fault::Lost(other.to_string()),
+    }
+}
+
+pub(super) fn publish(client: &AsyncClient, packet: Packet) -> Answer<Published> {
+    let Packet { topic, qos, retain, payload, .. } = packet;
+    let options = PublishOptions::new(quality(qos)).retain(retain);
+    match client.try_publish_tracked(topic, payload, options) {
+        // That it was taken is all that 3.1.1 ever says.
+        Ok(notice) => {
+            Box::pin(async move { notice.wait_async().await.map_or(Published::Lost, |_| Published::Taken(true)) })
+        }
+        Err(rumqttc_v4::ClientError::InvalidRequest(_)) => at_once(Published::Refused("bad topic".to_owned())),
+        Err(_) => at_once(Published::Lost),
+    }
+}
+
+pub(super) fn subscribe(client: &AsyncClient, filter: &Filter) -> Answer<Subscribed> {
+    let wanted = SubscribeFilter::new(filter.path.clone(), quality(filter.qos));
+    match client.try_subscribe_many_tracked([wanted]) {
+        Ok(notice) => Box::pin(async move {
+            match notice.wait_async().await {
+                Ok(suback) => suback.return_codes.first().copied().map_or(Subscribed::Lost, granted_subscription),
+                Err(rumqttc_v4::SubscribeNoticeError::V4SubAckFailure(_)) => refused(),
+                Err(_) => Subscribed::Lost,
+            }
+        }),
+        Err(rumqttc_v4::ClientError::InvalidRequest(_)) => at_once(Subscribed::Refused("bad filter".to_owned())),
+        Err(_) => at_once(Subscribed::Lost),
+    }
+}
+
+fn granted_subscription(code: SubscribeReasonCode) -> Subscribed {
+    match code {
+        SubscribeReasonCode::Success(qos) => Subscribed::Granted(qos as u8),
+        SubscribeReasonCode::Failure => refused(),
+    }
+}
+
+fn refused() -> Subscribed {
+    Subscribed::Refused("MQTT 3.1.1 does not say why".to_owned())
+}
+
+fn quality(qos: u8) -> QoS {
+    match qos {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    }
+}

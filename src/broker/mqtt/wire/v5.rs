@@ -1,0 +1,206 @@
+//! MQTT 5.
+
+use std::io::ErrorKind;
+
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v5::{
+    ConnAck, ConnectReturnCode, DisconnectReasonCode, Packet as Incoming, PubAckReason, PubCompReason, PubRecReason,
+    Publish, PublishProperties, RetainForwardRule, SubscribeFilter, SubscribeProperties, SubscribeReasonCode,
+};
+use rumqttc::{
+    AsyncClient, Broker, ConnectionError, MqttOptions, PublishOptions, PublishResult, StateError, TlsConfiguration,
+    Transport,
+};
+
+use super::{
+    Answer, Arrival, BATCH, Endpoint, Event, Events, Fault, Filter, Granted, Library, Options, Packet, Properties,
+    Published, Subscribed, WINDOW, at_once,
+};
+use crate::broker::mqtt::address::Scheme;
+use crate::message::Text;
+
+pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Library, Events), String> {
+    let address = &endpoint.address;
+    let id = options.client_id.clone();
+    let tls = || endpoint.tls.clone().map(TlsConfiguration::Rustls).ok_or("TLS is not set up");
+    let url = |scheme| format!("{scheme}://{}:{}{}", address.host, address.port, address.path);
+    let host = address.host.trim_matches(['[', ']']);
+    let mut settings = match address.scheme {
+        Scheme::Mqtt => MqttOptions::new(id, Broker::tcp(host, address.port)),
+        Scheme::Mqtts => {
+            let mut settings = MqttOptions::new(id, Broker::tcp(host, address.port));
+            settings.set_transport(Transport::tls_with_config(tls()?));
+            settings
+        }
+        Scheme::Ws => MqttOptions::new(id, Broker::websocket(url("ws")).map_err(|why| why.to_string())?),
+        Scheme::Wss => MqttOptions::websocket_with_tls_config(id, url("wss"), tls()?).map_err(|why| why.to_string())?,
+    };
+    if let Some((user, passcode)) = &address.login {
+        settings.set_credentials(user.clone(), passcode.clone());
+    }
+    settings
+        .set_keep_alive(endpoint.keep_alive)
+        .set_connect_timeout(endpoint.connect_timeout)
+        .set_max_packet_size(Some(endpoint.max_packet))
+        .set_max_request_batch(BATCH)
+        .set_outgoing_inflight_upper_limit(WINDOW)
+        .set_clean_start(true);
+    let opened = AsyncClient::builder(settings).unbounded().try_build();
+    let (client, events) = opened.map_err(|why| why.to_string())?;
+    Ok((Library::V5(client), Events::V5(Box::new(events))))
+}
+
+pub(super) fn event(event: rumqttc::Event) -> Event {
+    match event {
+        rumqttc::Event::Incoming(Incoming::ConnAck(connack)) => Event::Up(granted(&connack)),
+        rumqttc::Event::Incoming(Incoming::Publish(publish)) => arrival(publish).map_or(Event::Other, Event::Arrived),
+        _ => Event::Other,
+    }
+}
+
+fn granted(connack: &ConnAck) -> Granted {
+    let properties = connack.properties.as_ref();
+    let has = |flag: Option<u8>| flag != Some(0);
+    Granted {
+        receive_maximum: properties.and_then(|properties| properties.receive_max).unwrap_or(u16::MAX).min(WINDOW),
+        max_qos: properties.and_then(|properties| properties.max_qos).unwrap_or(2),
+        retain: has(properties.and_then(|properties| properties.retain_available)),
+        wildcards: has(properties.and_then(|properties| properties.wildcard_subscription_available)),
+        shared: Some(has(properties.and_then(|properties| properties.shared_subscription_available))),
+        identifiers: has(properties.and_then(|properties| properties.subscription_identifiers_available)),
+        max_packet: properties.and_then(|properties| properties.max_packet_size),
+    }
+}
+
+fn arrival(publish: Publish) -> Option<Arrival> {
+    let mut arrival = Arrival {
+        topic: Text::try_from(publish.topic).ok()?,
+        qos: publish.qos as u8,
+        retain: publish.retain,
+        payload: publish.payload,
+        ..Arrival::default()
+    };
+    if let Some(properties) = publish.properties {
+        arrival.subscriptions = properties.subscription_identifiers;
+        arrival.properties = Properties {
+            content_type: properties.content_type,
+            correlation_data: properties.correlation_data,
+            response_topic: properties.response_topic,
+            expiry: properties.message_expiry_interval,
+            is_text: properties.payload_format_indicator == Some(1),
+            user: properties.user_properties,
+        };
+    }
+    Some(arrival)
+}
+
+pub(super) fn fault(error: &ConnectionError) -> Fault {
+    match error {
+        ConnectionError::ConnectionRefused(code) => Fault::Refused(refusal(*code)),
+        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
+            if *reason_code == DisconnectReasonCode::SessionTakenOver {
+                return Fault::TakenOver;
+            }
+            let why = reason_string.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+            Fault::Lost(format!("the broker has closed it: {reason_code:?}{why}"))
+        }
+        ConnectionError::MqttState(StateError::ConnectionAborted) => Fault::Unanswered(error.to_string()),
+        ConnectionError::MqttState(StateError::Io(io)) | ConnectionError::Io(io)
+            if matches!(
+                io.kind(),
+                ErrorKind::ConnectionAborted
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::UnexpectedEof
+                    | ErrorKind::BrokenPipe
+            ) =>
+        {
+            Fault::Unanswered(io.to_string())
+        }
+        other => Fault::Lost(other.to_string()),
+    }
+}
+
+fn refusal(code: ConnectReturnCode) -> String {
+    let hint = match code {
+        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
+            "; look at the login in broker.mqtt.uri"
+        }
+        ConnectReturnCode::UnsupportedProtocolVersion | ConnectReturnCode::RefusedProtocolVersion => {
+            "; try broker.mqtt.version = \"3.1.1\""
+        }
+        _ => "",
+    };
+    format!("{code:?}{hint}")
+}
+
+pub(super) fn publish(client: &AsyncClient, packet: Packet) -> Answer<Published> {
+    let Packet { topic, qos, retain, properties, payload } = packet;
+    let properties = PublishProperties {
+        payload_format_indicator: properties.is_text.then_some(1),
+        message_expiry_interval: properties.expiry,
+        response_topic: properties.response_topic,
+        correlation_data: properties.correlation_data,
+        user_properties: properties.user,
+        content_type: properties.content_type,
+        ..PublishProperties::default()
+    };
+    let options = PublishOptions::new(quality(qos)).retain(retain).properties(properties);
+    match client.try_publish_tracked(topic, payload, options) {
+        Ok(notice) => {
+            Box::pin(async move { notice.wait_async().await.map_or(Published::Lost, |result| answer(&result)) })
+        }
+        Err(rumqttc::ClientError::InvalidRequest(_)) => at_once(Published::Refused("TopicNameInvalid".to_owned())),
+        Err(_) => at_once(Published::Lost),
+    }
+}
+
+fn answer(result: &PublishResult) -> Published {
+    match result {
+        PublishResult::Qos0Flushed => Published::Taken(true),
+        PublishResult::Qos1(ack) => match ack.reason {
+            PubAckReason::Success => Published::Taken(true),
+            PubAckReason::NoMatchingSubscribers => Published::Taken(false),
+            other => Published::Refused(format!("{other:?}")),
+        },
+        PublishResult::Qos2Completed(done) if done.reason == PubCompReason::Success => Published::Taken(true),
+        PublishResult::Qos2Completed(done) => Published::Refused(format!("{:?}", done.reason)),
+        PublishResult::Qos2PubRecRejected(ack) => match ack.reason {
+            PubRecReason::Success => Published::Taken(true),
+            PubRecReason::NoMatchingSubscribers => Published::Taken(false),
+            other => Published::Refused(format!("{other:?}")),
+        },
+    }
+}
+
+pub(super) fn subscribe(client: &AsyncClient, filter: &Filter) -> Answer<Subscribed> {
+    let mut wanted = SubscribeFilter::new(filter.path.clone(), quality(filter.qos));
+    wanted.retain_forward_rule =
+        if filter.retained { RetainForwardRule::OnEverySubscribe } else { RetainForwardRule::Never };
+    let properties = SubscribeProperties { id: filter.identifier, user_properties: Vec::new() };
+    match client.try_subscribe_many_with_properties_tracked([wanted], properties) {
+        Ok(notice) => Box::pin(async move {
+            match notice.wait_async().await {
+                Ok(suback) => suback.return_codes.first().copied().map_or(Subscribed::Lost, granted_subscription),
+                Err(_) => Subscribed::Lost,
+            }
+        }),
+        Err(rumqttc::ClientError::InvalidRequest(_)) => at_once(Subscribed::Refused("TopicFilterInvalid".to_owned())),
+        Err(_) => at_once(Subscribed::Lost),
+    }
+}
+
+fn granted_subscription(code: SubscribeReasonCode) -> Subscribed {
+    match code {
+        SubscribeReasonCode::Success(qos) => Subscribed::Granted(qos as u8),
+        SubscribeReasonCode::NotAuthorized => Subscribed::Forbidden,
+        other => Subscribed::Refused(format!("{other:?}")),
+    }
+}
+
+fn quality(qos: u8) -> QoS {
+    match qos {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    }
+}
