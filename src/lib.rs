@@ -25,6 +25,7 @@
 //! | [`stomp`] | bytes to frames and back; no IO, no clock | `message` |
 //! | [`session`] | what frames mean, as a function of (input, time) | `message`, `stomp` |
 //! | [`broker`] | what a backend does, and the backends | `message` |
+//! | [`chain`] | interceptors, and what answers `/app` | `message` |
 //! | [`auth`] | who a client is | `message` |
 //! | [`hub`] | one subscription for many readers; what waits for each client | `message`, `stomp`, `broker` |
 //! | [`server`] | sockets, HTTP, WebSocket, TLS; one task per client | all above |
@@ -57,6 +58,7 @@
 
 pub mod auth;
 pub mod broker;
+pub mod chain;
 pub mod config;
 pub mod gateway;
 pub mod hub;

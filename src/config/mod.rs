@@ -18,7 +18,7 @@ pub use sources::{Flag, Sources};
 
 use crate::message::Separators;
 use crate::settings::Faults;
-use crate::{auth, broker, hub, server, session, telemetry};
+use crate::{auth, broker, chain, hub, server, session, telemetry};
 
 /// All settings of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct Config {
     pub destination: Destinations,
     /// `[auth]`.
     pub auth: auth::Settings,
+    /// `[app]`.
+    pub app: chain::Settings,
     /// `[broker]`.
     pub broker: broker::Settings,
     /// `[node]`.
@@ -93,6 +95,8 @@ impl Config {
         faults.join(self.session.check());
         faults.join(self.outbox.check(self.separators()));
         faults.join(self.auth.check());
+        faults.join(self.app.check(self.destination.separators));
+        faults.join(self.check_app());
         faults.join(self.broker.check());
         faults.join(self.node.check());
         faults.join(self.admin.check());
@@ -118,6 +122,17 @@ impl Config {
             !self.rejects_slash() || self.destination.separators == Separators::Both,
             "broker.amqp.topic_slash",
             "\"reject\" goes with destination.separators = \"/.\" only: set that, or \"accept\"",
+        );
+        faults.into_result()
+    }
+
+    /// A receipt must not run out of time while a handler works.
+    fn check_app(&self) -> Result<(), Faults> {
+        let mut faults = Faults::default();
+        faults.demand(
+            self.app.timeout < self.session.confirm_timeout,
+            "app.timeout",
+            "must be shorter than session.confirm_timeout, within which a receipt is given",
         );
         faults.into_result()
     }

@@ -1,6 +1,7 @@
 //! Builds the parts from a [`Config`], joins them, and runs until shutdown.
 
 mod supervisor;
+mod builder;
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,11 +13,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::auth::authenticator;
+use crate::auth::Authenticator;
 use crate::broker::{self, Broker, LinkState};
+use crate::chain::Chain;
 use crate::config::Config;
 use crate::server::admin::{self, Admin};
 use crate::server::{Parts, Server, Services};
+
+pub use builder::Builder;
 
 /// A running gateway.
 pub struct Gateway {
@@ -40,6 +44,15 @@ impl Gateway {
     /// # Errors
     /// Settings that cannot be carried out: an address in use, a certificate that is none. The text names the setting.
     pub fn start(config: Config) -> io::Result<Gateway> {
+        Gateway::builder(config).start()
+    }
+
+    /// A gateway to which a program adds parts of its own before it starts.
+    pub fn builder(config: Config) -> Builder {
+        Builder::new(config)
+    }
+
+    fn build(config: Config, authenticator: Arc<dyn Authenticator>, chain: Chain) -> io::Result<Gateway> {
         let broker = broker::connect(&config.broker, config.auth.cache).map_err(io::Error::other)?;
         let scheme = if config.server.tls.files().is_some() { "wss" } else { "ws" };
         let path = config.server.path.clone();
@@ -47,7 +60,8 @@ impl Gateway {
             separators: config.separators(),
             node: config.node.name.unwrap_or_else(random_name),
             max_sessions_per_user: config.auth.max_sessions_per_user,
-            authenticator: authenticator(&config.auth),
+            authenticator,
+            chain,
             broker: Arc::clone(&broker),
             server: config.server,
             session: config.session,

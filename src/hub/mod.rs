@@ -84,6 +84,15 @@ struct Member {
     joining: bool,
     /// The next message may follow missing ones.
     gap: bool,
+    /// What has come and must wait, until [`Membership::release`].
+    held: Option<Held>,
+}
+
+/// Messages that wait until something else has gone before them, within the bounds of an outbox.
+#[derive(Default)]
+struct Held {
+    items: Vec<(Item, Policy)>,
+    bytes: usize,
 }
 
 /// A reader's place in the hub; dropping it ends the subscription.
@@ -120,7 +129,21 @@ impl Hub {
         reader: Reader,
         outbox: Arc<Outbox>,
     ) -> Result<Membership, BrokerError> {
-        let membership = self.join(link, source, reader, outbox);
+        self.open(self.join(link, source, reader, outbox, None)).await
+    }
+
+    /// The same, but nothing goes to the outbox before [`Membership::release`].
+    pub async fn subscribe_held(
+        &self,
+        link: &Arc<dyn Link>,
+        source: SharedSource,
+        reader: Reader,
+        outbox: Arc<Outbox>,
+    ) -> Result<Membership, BrokerError> {
+        self.open(self.join(link, source, reader, outbox, Some(Held::default()))).await
+    }
+
+    async fn open(&self, membership: Membership) -> Result<Membership, BrokerError> {
         let entry = &membership.entry;
         let shared = entry
             .shared
@@ -135,7 +158,14 @@ impl Hub {
         lock(&self.0.sources).len()
     }
 
-    fn join(&self, link: &Arc<dyn Link>, source: SharedSource, reader: Reader, outbox: Arc<Outbox>) -> Membership {
+    fn join(
+        &self,
+        link: &Arc<dyn Link>,
+        source: SharedSource,
+        reader: Reader,
+        outbox: Arc<Outbox>,
+        held: Option<Held>,
+    ) -> Membership {
         let key = (Arc::as_ptr(link).cast::<()>() as usize, source);
         let entry = {
             let mut sources = lock(&self.0.sources);
@@ -155,10 +185,41 @@ impl Hub {
         let joining = readers.next_joining;
         readers.next_joining += 1;
         let group = readers.groups.entry(reader.clone()).or_default();
-        let place = group.insert(Member { outbox, joining: true, gap: false });
+        let place = group.insert(Member { outbox, joining: true, gap: false, held });
         readers.joining.insert(joining, (reader.clone(), place));
         drop(readers);
         Membership { hub: Arc::clone(&self.0), entry, reader, place, joining }
+    }
+}
+
+impl Membership {
+    /// Lets go what [`Hub::subscribe_held`] held back, in its order, and what comes from now on.
+    pub fn release(&self) {
+        let mut readers = lock(&self.entry.fan_out.readers);
+        let group = readers.groups.get_mut(&self.reader);
+        let Some(member) = group.and_then(|group| group.get_mut(self.place)) else { return };
+        let now = now();
+        for (item, policy) in member.held.take().unwrap_or_default().items {
+            member.outbox.push(item, &policy, now);
+        }
+    }
+}
+
+impl Member {
+    /// To the outbox, or to what is held back. Its bound is the outbox's: a handler that is slow while much comes makes
+    /// its client a slow one.
+    fn push(&mut self, item: Item, policy: &Policy, now: Instant) {
+        match &mut self.held {
+            None => self.outbox.push(item, policy, now),
+            Some(held) if held.bytes + item.frame.len() > self.outbox.capacity() && held.bytes > 0 => {
+                let budget = "what came before the answer of x-snapshot takes more than outbox.max_bytes";
+                self.outbox.signal(Signal::End(Refusal::slow_consumer(budget)));
+            }
+            Some(held) => {
+                held.bytes += item.frame.len();
+                held.items.push((item, policy.clone()));
+            }
+        }
     }
 }
 
@@ -206,7 +267,7 @@ impl Subscriber for FanOut {
                 } else {
                     frame.get_or_insert_with(|| self.common.render(reader, message, &message_id, false)).clone()
                 };
-                member.outbox.push(item, &policy, now);
+                member.push(item, &policy, now);
             }
         }
     }
@@ -214,10 +275,10 @@ impl Subscriber for FanOut {
     fn replay(&self, reader: u64, message: &Arc<Message>) {
         let policy = self.common.policy(message);
         let message_id = self.common.message_id();
-        let readers = lock(&self.readers);
-        let Some((reader, place)) = readers.joining.get(&reader) else { return };
-        if let Some(member) = readers.groups.get(reader).and_then(|group| group.get(*place)) {
-            member.outbox.push(self.common.render(reader, message, &message_id, false), &policy.of(reader), now());
+        let mut readers = lock(&self.readers);
+        let Some((reader, place)) = readers.joining.get(&reader).cloned() else { return };
+        if let Some(member) = readers.groups.get_mut(&reader).and_then(|group| group.get_mut(place)) {
+            member.push(self.common.render(&reader, message, &message_id, false), &policy.of(&reader), now());
         }
     }
 

@@ -185,6 +185,11 @@ impl Outbox {
         wake(state);
     }
 
+    /// Bytes that may wait.
+    pub fn capacity(&self) -> usize {
+        self.settings.max_bytes
+    }
+
     /// Whether more may be made for this client.
     pub fn has_room(&self) -> bool {
         let state = self.lock();

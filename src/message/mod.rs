@@ -20,7 +20,7 @@ pub use headers::{Headers, Text, detached};
 pub(crate) use pattern::is_open_to_wildcards;
 pub use pattern::{Pattern, Segment, decode};
 pub use refusal::{CloseCode, Refusal};
-pub use requests::{Capabilities, Credentials, SharedSource, Source, Subscribe, Transaction};
+pub use requests::{Capabilities, Credentials, Handled, Handlers, SharedSource, Source, Subscribe, Transaction};
 
 /// One message on its way from a sender to its readers.
 #[derive(Clone, Debug)]

@@ -219,6 +219,12 @@ impl Refusal {
         Self::new("no-handler", CloseCode::POLICY, "No handler", detail)
     }
 
+    /// A handler failed where that ends the session: in a transaction, on CONNECT, or with `on_error = "error"`.
+    pub fn handler_failed(status: u16, reason: &str) -> Self {
+        let detail = format!("The handler answered with status {status}: {reason}");
+        Self::new("handler-failed", CloseCode::POLICY, "Handler failed", detail)
+    }
+
     // --- subscriptions, acknowledgement, transactions ---
 
     /// The same subscription id twice.

@@ -1,6 +1,6 @@
 //! What a session asks of a broker.
 
-use super::{DeliveryId, DurableName, Headers, Message, Pattern, Settlement, Text};
+use super::{DeliveryId, Destination, DurableName, Headers, Message, Outcome, Pattern, Settlement, Text};
 
 /// Who a client says it is, in CONNECT.
 #[derive(Clone, Default)]
@@ -103,4 +103,24 @@ pub struct Transaction {
     pub messages: Vec<Message>,
     /// To settle after that, in order.
     pub settlements: Vec<(Vec<DeliveryId>, Settlement)>,
+}
+
+/// What is beside the broker to take frames: the interceptor chain.
+pub trait Handlers: std::fmt::Debug + Send + Sync {
+    /// Whether a SEND there comes to somebody, as far as can be said before it is tried.
+    fn can_send(&self, destination: &Destination) -> bool;
+
+    /// Whether a SUBSCRIBE there comes to somebody, as far as can be said before it is tried.
+    fn can_subscribe(&self, destination: &Destination) -> bool;
+}
+
+/// What came of a frame that the chain answered.
+#[derive(Debug)]
+pub struct Handled {
+    /// How the broker took what was published.
+    pub outcome: Outcome,
+    /// For the session itself, in order.
+    pub replies: Vec<Message>,
+    /// The handler failed: the header `status` of the RECEIPT.
+    pub status: Option<u16>,
 }

@@ -1,6 +1,7 @@
 //! The edge: sockets, WebSocket, and the one task that each client has.
 
 pub mod admin;
+mod chained;
 mod connection;
 mod consumers;
 mod drain;
@@ -33,9 +34,10 @@ use tracing::{debug, warn};
 
 use crate::auth::Authenticator;
 use crate::broker::{Broker, LinkState};
+use crate::chain::Chain;
 use crate::hub::outbox::Outbox;
 use crate::hub::{self, Hub};
-use crate::message::{Refusal, Separators, Text};
+use crate::message::{Handlers, Refusal, Separators, Text};
 use crate::metrics::{Handshake, Metrics};
 use crate::session;
 
@@ -68,6 +70,10 @@ pub struct Services {
     pub authenticator: Arc<dyn Authenticator>,
     /// Where links come from.
     pub broker: Arc<dyn Broker>,
+    /// The interceptors.
+    pub chain: Chain,
+    /// The same, as sessions see it.
+    pub handlers: Arc<dyn Handlers>,
     /// The shared subscriptions.
     pub hub: Hub,
     /// What is counted.
@@ -93,6 +99,8 @@ pub struct Parts {
     pub authenticator: Arc<dyn Authenticator>,
     /// Where links come from.
     pub broker: Arc<dyn Broker>,
+    /// The interceptors.
+    pub chain: Chain,
 }
 
 /// A listening socket and what serves its clients.
@@ -138,6 +146,8 @@ impl Server {
             node: parts.node,
             authenticator: parts.authenticator,
             broker: parts.broker,
+            handlers: Arc::new(parts.chain.clone()),
+            chain: parts.chain,
             registry: Arc::new(Registry::new(limits)),
         };
         Ok(Server { listener, tls, services: Arc::new(services) })

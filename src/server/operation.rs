@@ -1,17 +1,20 @@
 //! What a client's task waits for before it goes on with the next action: one thing at a time.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 use std::time::Instant;
 
 use super::Services;
+use super::chained::{Chained, Sent};
 use crate::broker::{BrokerError, Confirmation, Identity, Link, SharedSource, Subscribe, Subscription, Transaction};
+use crate::chain::Context;
 use crate::hub::outbox::Outbox;
 use crate::hub::{Hub, Membership};
-use crate::message::{Credentials, DurableName, Message, Outcome, Principal, Refusal, Text};
-use crate::session::{SubscriptionKey, Ticket};
+use crate::message::{Credentials, DurableName, Handled, Message, Outcome, Principal, Refusal, Text};
+use crate::session::{Done, SubscriptionKey, Ticket};
 use crate::stomp::Reader;
 
 /// Something under way.
@@ -19,18 +22,27 @@ pub(super) type Operation = Pin<Box<dyn Future<Output = Completed> + Send>>;
 
 /// How an operation ended.
 pub(super) enum Completed {
-    Authenticated(Ticket, Result<(Principal, Arc<dyn Link>), Refusal>),
+    Authenticated(Ticket, Result<(Principal, Arc<dyn Link>, Option<Chained>), Refusal>),
     Joined(Ticket, SubscriptionKey, Result<Membership, BrokerError>),
     Opened(Ticket, SubscriptionKey, Result<Box<dyn Subscription>, BrokerError>),
     /// The subscription, and how its deliveries are named.
     Cancelled(Ticket, SubscriptionKey, Box<dyn Subscription>, Option<u64>, Result<(), BrokerError>),
     Published(Ticket, Published, Result<Confirmation, BrokerError>),
     Deleted(Ticket, Result<(), BrokerError>),
+    /// A SEND went through the chain, and what came of it has been published.
+    Sent(Ticket, Result<Sent, Refusal>),
+    /// A subscription was opened, and this is what it begins with.
+    Snapshot(Box<Completed>, Result<Handled, Refusal>),
+    /// It is all done.
+    Done(Ticket, Option<Published>, Result<Done, Refusal>),
+    /// There is nothing more to do about it.
+    Nothing,
 }
 
 pub(super) fn authenticate(
     services: Arc<Services>,
     session: Text,
+    peer: SocketAddr,
     ticket: Ticket,
     credentials: Credentials,
 ) -> Operation {
@@ -38,9 +50,11 @@ pub(super) fn authenticate(
         let result = async {
             let principal = services.authenticator.authenticate(&credentials, &session).await?;
             let Credentials { host: tenant, passcode, .. } = credentials;
-            let identity = Identity { principal: principal.clone(), tenant, passcode };
+            let identity = Identity { principal: principal.clone(), tenant: tenant.clone(), passcode };
+            // The broker first: it may be the one that knows the passcode.
             let link = services.broker.link(&identity).await?;
-            Ok((principal, link))
+            let chained = Chained::connect(&services.chain, Context { session, principal, peer, tenant }).await?;
+            Ok((chained.context.principal.clone(), link, chained.into_used()))
         };
         Completed::Authenticated(ticket, result.await)
     })
@@ -54,8 +68,15 @@ pub(super) fn join(
     key: SubscriptionKey,
     source: SharedSource,
     reader: Reader,
+    is_held: bool,
 ) -> Operation {
-    Box::pin(async move { Completed::Joined(ticket, key, hub.subscribe(&link, source, reader, outbox).await) })
+    Box::pin(async move {
+        let joined = match is_held {
+            true => hub.subscribe_held(&link, source, reader, outbox).await,
+            false => hub.subscribe(&link, source, reader, outbox).await,
+        };
+        Completed::Joined(ticket, key, joined)
+    })
 }
 
 pub(super) fn subscribe(link: Arc<dyn Link>, ticket: Ticket, key: SubscriptionKey, request: Subscribe) -> Operation {
@@ -109,7 +130,7 @@ pub(super) struct Pending {
 impl Future for Pending {
     type Output = (Ticket, Option<Published>, Result<Outcome, Refusal>);
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
         let (ticket, published) = (self.ticket, self.published);
         Pin::new(&mut self.confirmation).poll(context).map(|result| (ticket, published, result.map_err(Refusal::from)))
     }

@@ -2,8 +2,8 @@
 
 use super::in_flight::Ticket;
 use crate::message::{
-    Capabilities, CloseCode, Credentials, Delivery, DeliveryId, DurableName, Message, Outcome, Principal, Refusal,
-    Settlement, SharedSource, Subscribe, Text, Transaction,
+    Capabilities, CloseCode, Credentials, Delivery, DeliveryId, DurableName, Handled, Headers, Message, Outcome,
+    Pattern, Principal, Refusal, Settlement, SharedSource, Subscribe, Text, Transaction,
 };
 use crate::stomp::{Frame, Reader};
 
@@ -39,6 +39,8 @@ pub enum Done {
     Authenticated(Principal, Capabilities),
     /// Anything else.
     Outcome(Outcome),
+    /// The chain answered.
+    Handled(Handled),
     /// [`Action::Subscribe`] to a reply address: what others write after `/reply-queue/`.
     ReplyAddress(Text),
 }
@@ -85,6 +87,20 @@ pub enum Request {
     Shared(SharedSource, Reader),
     /// This session's own.
     Dedicated(Subscribe),
+    /// `/app/…`: a handler of the chain answers once, and that is all. The answer is [`Done::Handled`].
+    Application(Application),
+    /// A subscription to a topic that begins with the answer of a handler: nothing of the topic comes before it, and
+    /// nothing is missed.
+    Snapshot(Box<Request>, Application),
+}
+
+/// A question to a handler of the chain.
+#[derive(Debug)]
+pub struct Application {
+    /// What stands after `/app/`.
+    pub name: Pattern,
+    /// The headers of the SUBSCRIBE that are not the gateway's business.
+    pub headers: Headers,
 }
 
 /// A MESSAGE frame to be, except for the message's own headers and body.

@@ -40,6 +40,7 @@ pub(super) fn check_of_subscribe(arguments: &Headers, destination: &Destination)
         (_, Destination::User { .. } | Destination::TemporaryQueue(_)) => {
             Err("the queue behind this destination is the gateway's own")
         }
+        (_, Destination::Application(_)) => Err("a handler has no queue"),
         (Role::Queue, Destination::ExistingQueue(_)) => {
             Err("a queue under /amq/queue/ is there already; to have it made, write /queue/…")
         }

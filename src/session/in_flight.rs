@@ -17,6 +17,8 @@ pub(super) enum Kind {
     /// SENDs and settlements are pipelined; everything else holds the next frame back.
     Pipelined,
     Subscribe,
+    /// A SUBSCRIBE that a handler answers.
+    Answer(SubscriptionKey),
     Unsubscribe(SubscriptionKey),
     ReplyAddress(SubscriptionKey),
     Commit,

@@ -12,6 +12,7 @@
 //! SENDs are pipelined (contract, §4).
 
 mod action;
+mod answers;
 mod arguments;
 mod connect;
 mod in_flight;
@@ -27,11 +28,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::message::{
-    Capabilities, CloseCode, Delivery, Headers, Outcome, Principal, Refusal, Separators, Settlement, Text,
+    Capabilities, CloseCode, Delivery, Handlers, Headers, Outcome, Principal, Refusal, Separators, Settlement, Text,
 };
 use crate::stomp::{Command, Frame, Version};
 
-pub use action::{Action, Deliver, Done, Input, Request, SubscriptionKey};
+pub use action::{Action, Application, Deliver, Done, Input, Request, SubscriptionKey};
 use connect::Connect;
 pub use in_flight::Ticket;
 use in_flight::{Answered, InFlight, Kind};
@@ -60,6 +61,7 @@ struct Context {
     id: Text,
     settings: Arc<Settings>,
     separators: Separators,
+    handlers: Arc<dyn Handlers>,
 }
 
 #[derive(Debug)]
@@ -101,12 +103,18 @@ enum Ending {
 }
 
 impl Session {
-    /// A session of the name `id` whose client has just opened its connection.
-    pub fn new(id: Text, settings: Arc<Settings>, separators: Separators, now: Instant) -> Self {
+    /// A session of the name `id` whose client has just opened its connection. `handlers` say what there is under `/app`.
+    pub fn new(
+        id: Text,
+        settings: Arc<Settings>,
+        separators: Separators,
+        handlers: Arc<dyn Handlers>,
+        now: Instant,
+    ) -> Self {
         Session {
             in_flight: InFlight::default(),
             rates: Rates::new(&settings, now),
-            context: Context { id, settings, separators },
+            context: Context { id, settings, separators, handlers },
             last_inbound: now,
             last_outbound: now,
             version: Version::V10,
@@ -487,6 +495,10 @@ impl Connected {
             (Kind::Unsubscribe(key), _) => {
                 handler.receipt(receipt, &Outcome::DONE);
                 handler.actions.extend(self.subscriptions.forget_if_settled(key));
+                Ok(())
+            }
+            (kind, Done::Handled(handled)) => {
+                self.answer(kind, handled, receipt, handler);
                 Ok(())
             }
             (_, Done::Outcome(outcome)) => {

@@ -16,7 +16,9 @@ impl Connected {
     pub(super) fn send(&mut self, frame: Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
         let destination = super::required(&frame, "destination")?;
         let destination = Destination::parse(destination, Usage::Send, handler.context.separators)?;
-        check_publishable(&destination)?;
+        if !handler.context.handlers.can_send(&destination) {
+            check_publishable(&destination)?;
+        }
         check_supported(&destination, self.capabilities)?;
         let reply_to = match temporary_queue(&frame) {
             None => None,
@@ -66,7 +68,7 @@ fn temporary_queue(frame: &Frame) -> Option<Result<Text, Refusal>> {
     }
 }
 
-/// Refuses what no broker can publish to.
+/// Refuses what no broker can publish to, and no handler takes.
 pub(super) fn check_publishable(destination: &Destination) -> Result<(), Refusal> {
     match destination {
         Destination::Application(_) => Err(Refusal::no_handler(&destination.to_string())),
@@ -153,7 +155,7 @@ fn options(frame: &Frame, destination: &Destination, capabilities: Capabilities)
 }
 
 /// Headers of SEND that speak to the gateway or the broker and do not travel with the message.
-fn is_consumed(name: &str) -> bool {
+pub(super) fn is_consumed(name: &str) -> bool {
     matches!(
         name,
         "destination"

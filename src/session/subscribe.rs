@@ -3,7 +3,7 @@
 use super::arguments::{self, QUEUE_NAME};
 use super::in_flight::Kind;
 use super::subscriptions::{AckMode, Claim, New, Reply};
-use super::{Action, Connected, Handler, Request, Settings, flag, number, required};
+use super::{Action, Application, Connected, Context, Handler, Request, Settings, answers, flag, number, required};
 use crate::message::{
     Destination, DurableName, Headers, Outcome, Refusal, Settlement, SharedSource, Source, Subscribe, Text, Usage,
     detached,
@@ -28,7 +28,8 @@ impl Connected {
         }
         let arguments = arguments::read(frame, self.capabilities)?;
         arguments::check_of_subscribe(&arguments, &destination)?;
-        let source = self.source(frame, &destination, id.as_ref(), ack, &arguments)?;
+        let source = self.source(frame, &destination, id.as_ref(), ack, &arguments, handler.context)?;
+        let snapshot = answers::snapshot(frame, &destination, handler.context)?;
         if let Destination::TemporaryQueue(name) = &destination
             && self.subscriptions.adopt_reply(name, id.as_ref())
         {
@@ -57,8 +58,14 @@ impl Connected {
                 )
             }
             Wanted::Dedicated(source) => Request::Dedicated(Subscribe { source, prefetch, arguments }),
+            Wanted::Application(application) => Request::Application(application),
+        };
+        let request = match snapshot {
+            Some(snapshot) => Request::Snapshot(Box::new(request), snapshot),
+            None => request,
         };
         let kind = match request {
+            Request::Application(_) | Request::Snapshot(..) => Kind::Answer(key),
             Request::Dedicated(Subscribe { source: Source::Reply, .. }) => Kind::ReplyAddress(key),
             _ => Kind::Subscribe,
         };
@@ -155,6 +162,7 @@ impl Connected {
         id: Option<&Text>,
         ack: AckMode,
         arguments: &Headers,
+        context: &Context,
     ) -> Result<Wanted, Refusal> {
         let only_auto = |what: &str| match ack {
             AckMode::Auto => Ok(()),
@@ -193,10 +201,12 @@ impl Connected {
                 only_auto("/temp-queue/")?;
                 Wanted::Dedicated(Source::Reply)
             }
-            // The parser refuses to subscribe to reply queues.
-            Destination::ReplyQueue(_) | Destination::Application(_) => {
-                return Err(Refusal::no_handler(&destination.to_string()));
+            Destination::Application(name) => {
+                only_auto("/app/")?;
+                Wanted::Application(answers::application(frame, name, context)?)
             }
+            // The parser refuses to subscribe to reply queues.
+            Destination::ReplyQueue(_) => return Err(Refusal::no_handler(&destination.to_string())),
         })
     }
 }
@@ -204,6 +214,7 @@ impl Connected {
 enum Wanted {
     Shared(SharedSource),
     Dedicated(Source),
+    Application(Application),
 }
 
 fn ack_mode(frame: &Frame) -> Result<AckMode, Refusal> {

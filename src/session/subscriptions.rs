@@ -191,6 +191,19 @@ impl Subscriptions {
         self.all.iter().filter(|subscription| !subscription.cancelled).find(is_meant).map(|found| found.key)
     }
 
+    /// Every open subscription, with its destination as the client wrote it.
+    pub(super) fn open(&self) -> impl Iterator<Item = (SubscriptionKey, &Text)> {
+        let open = self.all.iter().filter(|subscription| !subscription.cancelled);
+        open.map(|subscription| (subscription.key, &subscription.destination))
+    }
+
+    /// The open subscription that is this reply address.
+    pub(super) fn with_reply_address(&self, address: &Text) -> Option<SubscriptionKey> {
+        let open = self.all.iter().filter(|subscription| !subscription.cancelled);
+        let is_it = |reply: &Reply| reply.address.as_ref() == Some(address);
+        open.filter(|subscription| subscription.reply.as_ref().is_some_and(is_it)).map(|found| found.key).next()
+    }
+
     /// Refuses to delete a durable subscription through one that is not its own.
     pub(super) fn check_durable(
         &mut self,

@@ -22,6 +22,20 @@ const EVERYTHING: Capabilities = Capabilities {
     keeps_queues: true,
 };
 
+/// Handlers for whatever begins with `/app/shop`.
+#[derive(Debug)]
+struct Shop;
+
+impl Handlers for Shop {
+    fn can_send(&self, destination: &Destination) -> bool {
+        matches!(destination, Destination::Application(name) if name.first() == "shop")
+    }
+
+    fn can_subscribe(&self, destination: &Destination) -> bool {
+        self.can_send(destination)
+    }
+}
+
 /// A session and the time in which it lives.
 struct Script {
     session: Session,
@@ -36,7 +50,7 @@ impl Script {
     fn with(settings: Settings) -> Self {
         #[expect(clippy::disallowed_methods, reason = "any instant to begin with; the rest is made up")]
         let now = Instant::now();
-        Script { session: Session::new("s-1".into(), Arc::new(settings), Separators::Both, now), now }
+        Script { session: Session::new("s-1".into(), Arc::new(settings), Separators::Both, Arc::new(Shop), now), now }
     }
 
     /// A session of this version that has been connected as `ada`.
@@ -167,6 +181,8 @@ fn published(action: Action) -> Message {
 }
 
 const SECOND: Duration = Duration::from_secs(1);
+
+mod answers;
 
 mod connecting {
     use super::*;

@@ -11,6 +11,7 @@ mod peer;
 mod support;
 
 mod acks;
+mod app;
 mod bad_input;
 mod connect;
 mod durable;

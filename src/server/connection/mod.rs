@@ -8,6 +8,7 @@
 //! Back-pressure, from end to end: frames are decoded only while the session is ready and the outbox has room, and the
 //! socket is read only when all that came has been decoded.
 
+mod calls;
 mod count;
 mod perform;
 
@@ -25,17 +26,20 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message as WebSocketMessage};
 use tracing::{debug, info};
 
+use super::chained::Chained;
 use super::consumers::Consumers;
 use super::operation::{Completed, Operation, Pending, Published};
 use super::socket::Socket;
 use super::{Client, Services};
 use crate::broker::{Event as BrokerEvent, Link};
+use crate::chain::Subscription;
 use crate::hub::Membership;
 use crate::hub::outbox::{Item, Outbox, Signal};
-use crate::message::{CloseCode, Delivery, DeliveryId, Message, Outcome, Refusal, Settlement};
+use crate::message::{CloseCode, Delivery, DeliveryId, Message, Outcome, Refusal, Settlement, Text};
 use crate::metrics::{Holdings, Overrun, Run};
-use crate::session::{Action, Input, Session, SubscriptionKey, Ticket};
+use crate::session::{Action, Done, Input, Session, SubscriptionKey, Ticket};
 use crate::stomp::{Decoder, Item as Decoded, Limits};
+use calls::Calls;
 
 /// Frames and heart-beats of one client that are handled before other tasks have their turn.
 const FRAMES_AT_A_TIME: usize = 64;
@@ -66,6 +70,13 @@ pub(super) struct Connection {
     actions: VecDeque<Action>,
     operation: Option<Operation>,
     confirmations: FuturesUnordered<Pending>,
+    /// The interceptor chain, if there is one, from CONNECT on.
+    chained: Option<Chained>,
+    calls: Calls,
+    /// Subscriptions whose end the chain wants to know of.
+    observed: Vec<Subscription>,
+    /// The code of the ERROR that ended the session.
+    error: Option<Text>,
     /// The will, once the session has ended without DISCONNECT.
     will: Option<Message>,
     closing: Option<(CloseCode, String)>,
@@ -101,6 +112,7 @@ enum Event {
     Signal(Signal),
     Completed(Completed),
     Confirmed(Ticket, Option<Published>, Result<Outcome, Refusal>),
+    Answered(Ticket, Option<Published>, Result<Done, Refusal>),
     Consumer(SubscriptionKey, BrokerEvent),
     Timer,
 }
@@ -117,7 +129,8 @@ impl Connection {
             body: settings.max_connect_bytes,
             frame: Some(settings.max_connect_bytes),
         };
-        let session = Session::new(client.id.clone(), Arc::clone(settings), services.separators, now);
+        let handlers = Arc::clone(&services.handlers);
+        let session = Session::new(client.id.clone(), Arc::clone(settings), services.separators, handlers, now);
         let holdings = services.metrics.holdings();
         Connection {
             session,
@@ -135,6 +148,10 @@ impl Connection {
             actions: VecDeque::new(),
             operation: None,
             confirmations: FuturesUnordered::new(),
+            chained: None,
+            calls: Calls::default(),
+            observed: Vec::new(),
+            error: None,
             will: None,
             closing: None,
             writing: Writing::default(),
@@ -216,6 +233,9 @@ impl Connection {
         {
             let (ticket, published, result) = confirmed;
             return Poll::Ready(Event::Confirmed(ticket, published, result));
+        }
+        if let Poll::Ready((ticket, published, result)) = self.calls.poll_next(context) {
+            return Poll::Ready(Event::Answered(ticket, published, result));
         }
         self.poll_inbound(context)
     }
@@ -359,6 +379,7 @@ impl Connection {
             Event::Signal(Signal::End(refusal)) => self.on_end(refusal),
             Event::Completed(completed) => self.on_completed(completed),
             Event::Confirmed(ticket, published, result) => self.on_confirmed(ticket, published, result),
+            Event::Answered(ticket, published, result) => self.on_answered(ticket, published, result),
             Event::Consumer(key, event) => self.on_consumer(key, event),
             Event::Timer => self.on_timer(),
         }
@@ -555,13 +576,18 @@ impl Connection {
         let (link, will) = (self.link.clone(), self.will.take());
         let (operation, consumers) = (self.operation.take(), std::mem::take(&mut self.consumers));
         let confirm_within = self.services.session.confirm_timeout;
+        let (mut chained, calls) = (self.chained.take(), std::mem::take(&mut self.calls));
+        let cause = self.cause(closing.as_ref().map(|(code, _)| *code));
         let accounts = async move {
             if let Some(operation) = operation {
-                // A SEND that was taken, or a COMMIT, should not fail because its sender left.
-                let _ = tokio::time::timeout(within, operation).await;
+                chained = finish_operation(operation, chained, within).await;
             }
+            let _ = tokio::time::timeout(within, calls.finish()).await;
             drop(consumers);
             publish_will(link, will, confirm_within).await;
+            if let Some(chained) = chained {
+                chained.chain.disconnect(&cause, &chained.context).await;
+            }
         };
         let goodbye = tokio::time::timeout(within, self.say_goodbye(closing.as_ref()));
         let (goodbye, ()) = tokio::join!(goodbye, accounts);
@@ -572,6 +598,16 @@ impl Connection {
         let in_time = goodbye.is_ok();
         let dropped = self.outbox.dropped();
         info!(session = %self.client.id, peer = %self.client.peer, code, reason, in_time, dropped, "disconnected");
+    }
+
+    /// Why the session ended, in a word: `disconnect`, `shutdown`, `lost`, or the code of its ERROR.
+    fn cause(&self, close: Option<CloseCode>) -> Text {
+        match (close, &self.error) {
+            (_, Some(code)) => code.clone(),
+            (None, None) => Text::from_static("lost"),
+            (Some(CloseCode::NORMAL), None) => Text::from_static("disconnect"),
+            (Some(_), None) => Text::from_static("shutdown"),
+        }
     }
 
     /// Sends what waits, then the close; or, where the client has closed already, the answer to that.
@@ -599,6 +635,19 @@ impl Connection {
                 Some(_) => self.settle_written(),
             }
         }
+    }
+}
+
+/// A SEND that was taken, or a COMMIT, should not fail because its sender left. And who has been let in by the chain must
+/// be reported as gone: then there is a chain now.
+async fn finish_operation(operation: Operation, chained: Option<Chained>, within: Duration) -> Option<Chained> {
+    if chained.is_some() {
+        let _ = tokio::time::timeout(within, operation).await;
+        return chained;
+    }
+    match operation.await {
+        Completed::Authenticated(_, Ok((_, _, chained))) => chained,
+        _ => None,
     }
 }
 

@@ -7,12 +7,12 @@ use tracing::info;
 
 use super::count::outcome_of;
 use super::{Connection, now};
-use crate::broker::Confirmation;
+use crate::broker::{Confirmation, Link};
 use crate::hub::outbox::Item;
 use crate::hub::{render, render_frame};
-use crate::message::{DeliveryId, Outcome, Refusal};
+use crate::message::{DeliveryId, Message, Outcome, Refusal};
 use crate::server::operation::{self, Completed, Pending, Published};
-use crate::session::{Action, Deliver, Done, Input, Request, SubscriptionKey, Ticket};
+use crate::session::{Action, Deliver, Done, Input, SubscriptionKey, Ticket};
 use crate::stomp::{Command, HEARTBEAT, Limits, MessageFrame};
 
 impl Connection {
@@ -21,6 +21,7 @@ impl Connection {
         match (action, self.link.clone()) {
             (Action::Send(frame), _) => {
                 if frame.command == Command::Error {
+                    self.error = frame.headers.get("code").cloned();
                     self.count_error(&frame);
                 }
                 self.send(render_frame(&frame, self.session.version()));
@@ -32,36 +33,43 @@ impl Connection {
             (Action::Close(code, reason), _) => self.closing = Some((code, reason)),
             (Action::PublishWill(will), _) => self.will = Some(will),
             (Action::Forget(key), _) => self.consumers.forget(key, &self.writing.settle),
-            (Action::Unsubscribe(ticket, key, delete), _) => self.unsubscribe(ticket, key, delete),
+            (Action::Unsubscribe(ticket, key, delete), _) => {
+                self.unsubscribe(ticket, key, delete);
+                self.observe_end(key);
+            }
             (Action::Authenticate(ticket, credentials), _) => {
                 let services = Arc::clone(&self.services);
-                self.operation = Some(operation::authenticate(services, self.client.id.clone(), ticket, credentials));
+                let (id, peer) = (self.client.id.clone(), self.client.peer);
+                self.operation = Some(operation::authenticate(services, id, peer, ticket, credentials));
             }
             (Action::Publish(ticket, message), Some(link)) => {
-                let published = Published { since: self.handled, messages: 1 };
-                match link.try_reserve() {
-                    Some(permit) => self.confirm(ticket, Some(published), link.publish(permit, message)),
-                    None => self.operation = Some(operation::publish(link, ticket, published, message)),
+                if let Some(message) = self.call(&link, ticket, message) {
+                    self.publish(link, ticket, message);
                 }
             }
             (Action::Settle(ticket, deliveries, settlement), Some(link)) => {
                 self.confirm(ticket, None, link.settle(&deliveries, settlement));
             }
             (Action::Commit(ticket, transaction), Some(link)) => {
-                self.operation = Some(operation::commit(link, ticket, self.handled, transaction));
+                self.operation = Some(match self.chained_commit(&link, ticket, transaction) {
+                    Ok(operation) => operation,
+                    Err(transaction) => operation::commit(link, ticket, self.handled, transaction),
+                });
             }
-            (Action::Subscribe(ticket, key, Request::Shared(source, reader)), Some(link)) => {
-                let (hub, outbox) = (self.services.hub.clone(), Arc::clone(&self.outbox));
-                self.operation = Some(operation::join(hub, link, outbox, ticket, key, source, reader));
-            }
-            (Action::Subscribe(ticket, key, Request::Dedicated(request)), Some(link)) => {
-                self.operation = Some(operation::subscribe(link, ticket, key, request));
-            }
+            (Action::Subscribe(ticket, key, request), Some(link)) => self.subscribe(link, ticket, key, request),
             (Action::DeleteDurable(ticket, name), Some(link)) => {
                 self.operation = Some(operation::delete_durable(link, ticket, name));
             }
             // The session asks for nothing of the broker's before it has been authenticated, which is what brings a link.
             (_, None) => {}
+        }
+    }
+
+    fn publish(&mut self, link: Arc<dyn Link>, ticket: Ticket, message: Message) {
+        let published = Published { since: self.handled, messages: 1 };
+        match link.try_reserve() {
+            Some(permit) => self.confirm(ticket, Some(published), link.publish(permit, message)),
+            None => self.operation = Some(operation::publish(link, ticket, published, message)),
         }
     }
 
@@ -123,8 +131,9 @@ impl Connection {
             self.count_authentication(result.as_ref().err());
         }
         match completed {
-            Completed::Authenticated(ticket, Ok((principal, link))) => {
+            Completed::Authenticated(ticket, Ok((principal, link, chained))) => {
                 let capabilities = link.capabilities();
+                self.chained = chained;
                 self.link = Some(link);
                 let admitted = self.client.registration.name(&principal);
                 self.input(Input::Done(ticket, admitted.map(|()| Done::Authenticated(principal, capabilities))));
@@ -158,6 +167,10 @@ impl Connection {
                 let done = result.map(|()| Done::Outcome(Outcome::DONE)).map_err(Refusal::from);
                 self.input(Input::Done(ticket, done));
             }
+            Completed::Sent(ticket, sent) => self.on_sent(ticket, sent),
+            Completed::Snapshot(opened, handled) => self.on_snapshot(*opened, handled),
+            Completed::Done(ticket, published, result) => self.on_answered(ticket, published, result),
+            Completed::Nothing => {}
             Completed::Authenticated(ticket, Err(refusal)) => self.input(Input::Done(ticket, Err(refusal))),
             Completed::Joined(ticket, _, Err(error)) | Completed::Opened(ticket, _, Err(error)) => {
                 self.input(Input::Done(ticket, Err(error.into())));

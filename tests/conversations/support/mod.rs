@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stompgate::config::Config;
+use stompgate::gateway::Builder;
 use stompgate::stomp::{Decoder, Frame, Item, Limits, Version};
 
 pub(crate) use crate::peer::Gateway;
@@ -44,13 +45,18 @@ pub(crate) fn gateway() -> Gateway {
 
 /// A gateway with some settings changed.
 pub(crate) fn gateway_with(change: impl FnOnce(&mut Config)) -> Gateway {
+    builder(change).start().expect("a gateway that starts")
+}
+
+/// The same, to which a test adds parts of its own.
+pub(crate) fn builder(change: impl FnOnce(&mut Config)) -> Builder {
     let mut config = Config::default();
     config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     config.admin.listen = config.server.listen;
     crate::peer::prepare(&mut config);
     change(&mut config);
     config.check().expect("settings that go together");
-    Gateway::start(config).expect("a gateway that starts")
+    Gateway::builder(config)
 }
 
 /// A frame as it came, and what may be said of it.

@@ -1,0 +1,141 @@
+//! One route: which frames to `/app` it is for, and what is done with them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::handler::Variables;
+use super::target::Target;
+use super::template::{RoutePattern, Values};
+use super::{
+    Answer, Cause, Context, Failure, Handler, Interest, Rejection, Reply, Request, Subscription, TargetSettings,
+};
+use crate::message::{Destination, Message, Pattern, PublishOptions, Refusal, Separators};
+
+/// Which frames to `/app` a handler is for, and where its results go.
+#[derive(Clone)]
+pub struct Route {
+    pub(super) pattern: RoutePattern,
+    handler: Option<Arc<dyn Handler>>,
+    target: Target,
+    is_concurrent: bool,
+    /// A failure ends the session with an ERROR.
+    fails_hard: bool,
+}
+
+impl Route {
+    /// A route for a destination such as `/app/orders/{id}`, whose result goes to `/topic/` and what stands after
+    /// `/app/`, in this example `/topic/orders/{id}`. Without a handler the message itself is the result.
+    ///
+    /// # Errors
+    /// A pattern that is none; the text says why.
+    pub fn new(pattern: &str, separators: Separators) -> Result<Self, String> {
+        let pattern = RoutePattern::parse(pattern, separators)?;
+        Ok(Route { pattern, handler: None, target: Target::default(), is_concurrent: false, fails_hard: false })
+    }
+
+    /// Lets this handler answer.
+    #[must_use]
+    pub fn handled_by(self, handler: Arc<dyn Handler>) -> Self {
+        Route { handler: Some(handler), ..self }
+    }
+
+    /// Sends results elsewhere.
+    ///
+    /// # Errors
+    /// The setting that is wrong, and why.
+    pub fn answering(self, target: &TargetSettings, separators: Separators) -> Result<Self, (&'static str, String)> {
+        let target = Target::new(target, &self.pattern, separators)?;
+        Ok(Route { target, ..self })
+    }
+
+    /// The frames that follow in a session do not wait for this route.
+    #[must_use]
+    pub fn concurrent(self) -> Self {
+        Route { is_concurrent: true, ..self }
+    }
+
+    /// A failure ends the session with an ERROR, rather than be told in a MESSAGE.
+    #[must_use]
+    pub fn failing_hard(self) -> Self {
+        Route { fails_hard: true, ..self }
+    }
+
+    pub(super) fn interest(&self) -> Interest {
+        if self.is_concurrent { Interest::Concurrent } else { Interest::Ordered }
+    }
+
+    /// What comes of a SEND.
+    pub(super) async fn send(
+        &self,
+        message: Message,
+        variables: Variables,
+        context: &Context,
+    ) -> Result<Vec<Reply>, Rejection> {
+        let answered = self.answer_send(message, variables, context).await;
+        answered.map_err(|failure| self.rejection(failure))
+    }
+
+    async fn answer_send(
+        &self,
+        message: Message,
+        variables: Variables,
+        context: &Context,
+    ) -> Result<Vec<Reply>, Failure> {
+        let cause = Cause::new(&message.destination, &message.headers);
+        let result = match &self.handler {
+            None => message,
+            Some(handler) => {
+                let Message { destination, headers, body, options } = message;
+                let user = headers.get("stompgate-user").cloned();
+                let request = Request { is_send: true, destination, variables: variables.clone(), headers, body };
+                let Some(Answer { mut headers, body }) = handler.handle(request, context).await? else {
+                    return Ok(Vec::new());
+                };
+                if let Some(id) = cause.correlation_id()
+                    && headers.get("correlation-id").is_none()
+                {
+                    headers.push("correlation-id", id.clone());
+                }
+                headers.set("stompgate-user", user.unwrap_or_else(|| context.principal.name.clone()));
+                let options = PublishOptions { persistent: options.persistent, ..PublishOptions::default() };
+                Message { destination: cause.destination().clone(), headers, body, options }
+            }
+        };
+        self.target.replies(result, &cause, &Values::new(&variables, context))
+    }
+
+    /// What answers a SUBSCRIBE. Wherever the results of a SEND go: this one is for the subscriber alone.
+    pub(super) async fn subscribe(
+        &self,
+        subscription: &Subscription,
+        variables: Variables,
+        context: &Context,
+    ) -> Result<Answer, Rejection> {
+        let Some(handler) = &self.handler else {
+            let why = "the route has no handler that could answer a SUBSCRIBE";
+            return Err(self.rejection(Failure::new(405, why)));
+        };
+        let request = Request {
+            is_send: false,
+            destination: subscription.destination.clone(),
+            variables,
+            headers: subscription.headers.clone(),
+            body: Bytes::new(),
+        };
+        let answer = handler.handle(request, context).await.map_err(|failure| self.rejection(failure))?;
+        answer.ok_or_else(|| self.rejection(Failure::new(404, "there is nothing to answer with")))
+    }
+
+    fn rejection(&self, failure: Failure) -> Rejection {
+        if self.fails_hard { Refusal::handler_failed(failure.status, &failure.reason).into() } else { failure.into() }
+    }
+}
+
+/// The name after `/app/`, if it is one.
+pub(super) fn application(destination: &Destination) -> Option<&Pattern> {
+    match destination {
+        Destination::Application(name) => Some(name),
+        _ => None,
+    }
+}

@@ -1,0 +1,87 @@
+//! A gateway with parts of the program's own: handlers, interceptors, an authenticator.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Gateway;
+use crate::auth::{Authenticator, authenticator};
+use crate::chain::{Answer, Chain, Failure, Interceptor, Request, Route, Routes, handler};
+use crate::config::Config;
+
+/// A gateway that has not been started yet: its settings, and what a program adds to them.
+///
+/// ```no_run
+/// use stompgate::chain::Answer;
+/// use stompgate::config::Config;
+/// use stompgate::gateway::Gateway;
+///
+/// # async fn start() -> std::io::Result<()> {
+/// let gateway = Gateway::builder(Config::default())
+///     .handler("/app/marco", |_| async { Ok(Some(Answer::text("Polo!"))) })
+///     .start()?;
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a gateway runs once it is started"]
+pub struct Builder {
+    config: Config,
+    authenticator: Option<Arc<dyn Authenticator>>,
+    interceptors: Vec<Arc<dyn Interceptor>>,
+    routes: Vec<Result<Route, String>>,
+}
+
+impl Builder {
+    pub(super) fn new(config: Config) -> Self {
+        Builder { config, authenticator: None, interceptors: Vec::new(), routes: Vec::new() }
+    }
+
+    /// Answers a destination such as `/app/orders/{id}` with this function. What it returns goes to `/topic/` and what
+    /// stands after `/app/`, here `/topic/orders/{id}`; [`Builder::route`] can say otherwise.
+    pub fn handler<F, R>(mut self, pattern: &str, function: F) -> Self
+    where
+        F: Fn(Request) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<Option<Answer>, Failure>> + Send + 'static,
+    {
+        let route = Route::new(pattern, self.config.destination.separators);
+        self.routes.push(match route {
+            Ok(route) => Ok(route.handled_by(handler(function))),
+            Err(why) => Err(format!("the pattern of a handler {why}")),
+        });
+        self
+    }
+
+    /// Adds a route. Those that are added come before those of the settings, in their order.
+    pub fn route(mut self, route: Route) -> Self {
+        self.routes.push(Ok(route));
+        self
+    }
+
+    /// Adds an interceptor. They come before all routes, in their order.
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.push(Arc::new(interceptor));
+        self
+    }
+
+    /// Finds out with this who a client is, whatever `auth.kind` says.
+    pub fn authenticator(mut self, authenticator: impl Authenticator) -> Self {
+        self.authenticator = Some(Arc::new(authenticator));
+        self
+    }
+
+    /// Starts it, inside a tokio runtime. When this returns, it accepts clients.
+    ///
+    /// # Errors
+    /// Settings that cannot be carried out: an address in use, a certificate that is none, a pattern that is none. The
+    /// text names the setting.
+    pub fn start(self) -> io::Result<Gateway> {
+        let Builder { config, authenticator: own, mut interceptors, routes } = self;
+        let routes = routes.into_iter().collect::<Result<Vec<_>, _>>();
+        let routes = routes.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        if !routes.is_empty() {
+            interceptors.push(Arc::new(Routes::new(routes)));
+        }
+        let chain = Chain::new(interceptors, &config.app);
+        let authenticator = own.unwrap_or_else(|| authenticator(&config.auth));
+        Gateway::build(config, authenticator, chain)
+    }
+}

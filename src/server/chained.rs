@@ -1,0 +1,251 @@
+//! What a client's task waits for where the chain has an interest: the chain, then the broker.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use crate::broker::{BrokerError, Confirmation, Link, Transaction};
+use crate::chain::{Answer, Cause, Chain, Context, Event, Failure, Interest, Rejection, Reply, Subscription, Verdict};
+use crate::message::{Destination, Handled, Headers, Message, Outcome, PublishOptions, Refusal, SharedSource, Source};
+use crate::server::operation::Published;
+use crate::session::{Done, Request, SubscriptionKey, Ticket};
+
+/// The chain, and whose frames go through it.
+#[derive(Clone)]
+pub(super) struct Chained {
+    pub(super) chain: Chain,
+    pub(super) context: Arc<Context>,
+}
+
+/// Something whose end the session awaits, while it goes on with other frames.
+pub(super) type Call = Pin<Box<dyn Future<Output = (Ticket, Option<Published>, Result<Done, Refusal>)> + Send>>;
+
+/// What came of a SEND, once it has been handed to the broker.
+pub(super) struct Sent {
+    destination: Destination,
+    confirmations: Vec<Confirmation>,
+    replies: Vec<Message>,
+    status: Option<u16>,
+}
+
+impl Chained {
+    /// Lets a client in, under the name that the chain gives it.
+    ///
+    /// # Errors
+    /// When the chain refuses it.
+    pub(super) async fn connect(chain: &Chain, mut context: Context) -> Result<Self, Refusal> {
+        context.principal = chain.connect(&context).await?;
+        Ok(Chained { chain: chain.clone(), context: Arc::new(context) })
+    }
+
+    /// Nothing, if there is no interceptor: then nobody is asked again.
+    pub(super) fn into_used(self) -> Option<Self> {
+        (!self.chain.is_empty()).then_some(self)
+    }
+
+    /// Runs a SEND through the chain, and publishes what comes of it.
+    ///
+    /// # Errors
+    /// When that ends the session.
+    pub(super) async fn send(&self, link: &Arc<dyn Link>, message: Message) -> Result<Sent, Refusal> {
+        let cause = Cause::new(&message.destination, &message.headers);
+        let sent = self.try_send(link, message, &cause).await;
+        if let Err(refusal) = &sent {
+            self.chain.completed(cause.destination(), Err(refusal), &self.context);
+        }
+        sent
+    }
+
+    async fn try_send(&self, link: &Arc<dyn Link>, message: Message, cause: &Cause) -> Result<Sent, Refusal> {
+        let (answered, status) = match self.chain.send(message, &self.context).await {
+            Ok(verdict) => (Answered::from(verdict), None),
+            Err(Rejection::Refused(refusal)) => return Err(refusal),
+            Err(Rejection::Failed(failure)) => (Answered::of_failure(cause, &failure), Some(failure.status)),
+        };
+        let mut confirmations = Vec::with_capacity(answered.publish.len());
+        for message in answered.publish {
+            let permit = link.reserve().await?;
+            confirmations.push(link.publish(permit, message));
+        }
+        Ok(Sent { destination: cause.destination().clone(), confirmations, replies: answered.replies, status })
+    }
+
+    /// Waits until everything that came of a SEND is confirmed.
+    ///
+    /// # Errors
+    /// When the broker did not take part of it.
+    pub(super) async fn settle(&self, sent: Sent) -> Result<Done, Refusal> {
+        let result = confirmed(sent.confirmations).await.map_err(Refusal::from);
+        self.chain.completed(&sent.destination, result.as_ref(), &self.context);
+        Ok(Done::Handled(Handled { outcome: result?, replies: sent.replies, status: sent.status }))
+    }
+
+    /// Whether the chain has an interest in any message of a transaction.
+    pub(super) fn is_interested(&self, transaction: &Transaction) -> bool {
+        let is_wanted = |message: &Message| self.interest(Event::Send(&message.destination)) != Interest::None;
+        transaction.messages.iter().any(is_wanted)
+    }
+
+    pub(super) fn interest(&self, event: Event<'_>) -> Interest {
+        self.chain.interest(event)
+    }
+
+    /// Runs the messages of a transaction through the chain, in order, and commits what comes of them.
+    ///
+    /// # Errors
+    /// When one of them is rejected, or the broker does not take them: then nothing is published (contract, §5).
+    pub(super) async fn commit(&self, link: &Arc<dyn Link>, transaction: Transaction) -> Result<Done, Refusal> {
+        let Transaction { messages, settlements } = transaction;
+        let destinations: Vec<_> = messages.iter().map(|message| message.destination.clone()).collect();
+        let result = async {
+            let mut answered = Answered::default();
+            for message in messages {
+                answered.add(self.chain.send(message, &self.context).await.map_err(fatal)?);
+            }
+            let Answered { publish, replies } = answered;
+            let transaction = Transaction { messages: publish, settlements };
+            let outcome = link.commit(transaction).await?.await?;
+            Ok::<_, Refusal>(Handled { outcome, replies, status: None })
+        };
+        let result = result.await;
+        for destination in &destinations {
+            let outcome = result.as_ref().map(|handled| &handled.outcome);
+            self.chain.completed(destination, outcome, &self.context);
+        }
+        result.map(Done::Handled)
+    }
+
+    /// Has a handler answer a SUBSCRIBE.
+    ///
+    /// # Errors
+    /// When that ends the session.
+    pub(super) async fn answer(&self, subscription: &Subscription) -> Result<Handled, Refusal> {
+        let (reply, status) = match self.chain.subscribe(subscription, &self.context).await {
+            Ok(answer) => (answer.map(|answer| message(subscription, answer)), None),
+            Err(Rejection::Refused(refusal)) => return Err(refusal),
+            Err(Rejection::Failed(failure)) => {
+                let cause = Cause::new(&subscription.destination, &subscription.headers);
+                (Some(cause.report(&failure)), Some(failure.status))
+            }
+        };
+        Ok(Handled { outcome: Outcome::DONE, replies: reply.into_iter().collect(), status })
+    }
+
+    /// What the chain is to be asked before this subscription is opened, if it has an interest in it.
+    pub(super) fn admission(&self, key: SubscriptionKey, request: &Request) -> Option<(Chained, Subscription)> {
+        let destination = resource(request)?;
+        let is_wanted = self.interest(Event::Subscribe(&destination)) != Interest::None;
+        is_wanted.then(|| (self.clone(), subscription(key, destination)))
+    }
+
+    /// The subscription, if the chain wants to know of its end.
+    pub(super) fn observed(&self, key: SubscriptionKey, request: &Request) -> Option<Subscription> {
+        let destination = resource(request)?;
+        let is_wanted = self.interest(Event::Unsubscribe(&destination)) != Interest::None;
+        is_wanted.then(|| subscription(key, destination))
+    }
+
+    /// Asks the chain whether a subscription may be opened.
+    ///
+    /// # Errors
+    /// When it may not.
+    pub(super) async fn admit(&self, subscription: &Subscription) -> Result<(), Refusal> {
+        self.chain.subscribe(subscription, &self.context).await.map(|_| ()).map_err(fatal)
+    }
+}
+
+impl Sent {
+    /// How many messages have been published.
+    pub(super) fn messages(&self) -> usize {
+        self.confirmations.len()
+    }
+}
+
+/// What interceptors made of messages.
+#[derive(Default)]
+struct Answered {
+    publish: Vec<Message>,
+    replies: Vec<Message>,
+}
+
+impl Answered {
+    fn add(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Continue(message) => self.publish.push(message),
+            Verdict::Answer(replies) => {
+                for reply in replies {
+                    match reply {
+                        Reply::Publish(message) => self.publish.push(message),
+                        Reply::Direct(message) => self.replies.push(message),
+                    }
+                }
+            }
+        }
+    }
+
+    fn of_failure(cause: &Cause, failure: &Failure) -> Self {
+        Answered { publish: Vec::new(), replies: vec![cause.report(failure)] }
+    }
+}
+
+impl From<Verdict> for Answered {
+    fn from(verdict: Verdict) -> Self {
+        let mut answered = Answered::default();
+        answered.add(verdict);
+        answered
+    }
+}
+
+fn subscription(key: SubscriptionKey, destination: Destination) -> Subscription {
+    Subscription { number: key.0, destination, headers: Headers::new() }
+}
+
+/// What a subscription reads; nothing for a reply address, which is the session's own.
+fn resource(request: &Request) -> Option<Destination> {
+    Some(match request {
+        Request::Shared(SharedSource::Topic(pattern), _) => Destination::Topic(pattern.clone()),
+        Request::Shared(SharedSource::User { user, name }, _) => {
+            Destination::User { user: Some(user.clone()), name: name.clone() }
+        }
+        Request::Dedicated(subscribe) => return read(&subscribe.source),
+        Request::Application(asked) => Destination::Application(asked.name.clone()),
+        Request::Snapshot(request, _) => return resource(request),
+    })
+}
+
+fn read(source: &Source) -> Option<Destination> {
+    Some(match source {
+        Source::Queue(name) => Destination::Queue(name.clone()),
+        Source::ExistingQueue(name) => Destination::ExistingQueue(name.clone()),
+        Source::Exchange { exchange, key } => Destination::Exchange { exchange: exchange.clone(), key: key.clone() },
+        Source::Topic(pattern) | Source::Durable(_, pattern) => Destination::Topic(pattern.clone()),
+        Source::Named { of, .. } => return read(of),
+        Source::Reply => return None,
+    })
+}
+
+fn message(subscription: &Subscription, answer: Answer) -> Message {
+    let Answer { mut headers, body } = answer;
+    if let (Some(id), None) = (subscription.headers.get("correlation-id"), headers.get("correlation-id")) {
+        headers.push("correlation-id", id.clone());
+    }
+    Message { destination: subscription.destination.clone(), headers, body, options: PublishOptions::default() }
+}
+
+fn fatal(rejection: Rejection) -> Refusal {
+    match rejection {
+        Rejection::Refused(refusal) => refusal,
+        Rejection::Failed(failure) => Refusal::handler_failed(failure.status, &failure.reason),
+    }
+}
+
+/// Waits for all confirmations. One that is unrouted makes all of it so.
+async fn confirmed(confirmations: Vec<Confirmation>) -> Result<Outcome, BrokerError> {
+    let mut all = Outcome::DONE;
+    for confirmation in confirmations {
+        let outcome = confirmation.await?;
+        all.routed &= outcome.routed;
+        all.settled &= outcome.settled;
+        all.warning = all.warning.or(outcome.warning);
+    }
+    Ok(all)
+}

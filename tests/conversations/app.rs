@@ -1,0 +1,464 @@
+//! `/app` and the interceptor chain, with handlers in Rust (contract, §10).
+
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use stompgate::chain::{
+    Answer, Context, Event, Failure, Interceptor, Interest, Rejection, Request, Route, Subscription, TargetSettings,
+    Verdict, handler,
+};
+use stompgate::config::Config;
+use stompgate::gateway::{Builder, Gateway};
+use stompgate::message::{Destination, Message, Outcome, Principal, Refusal, Separators};
+use tokio::sync::Semaphore;
+
+use crate::support::{Client, builder, until};
+
+const MARCO: &str = "{\"message\":\"Marco!\"}";
+
+fn started(builder: Builder) -> Gateway {
+    builder.start().expect("a gateway that starts")
+}
+
+/// Answers `/app/marco`.
+fn with_marco() -> Gateway {
+    started(builder(|_| {}).handler("/app/marco", |request| async move {
+        let body = String::from_utf8_lossy(&request.body).into_owned();
+        Ok(Some(Answer::text(format!("Polo! {body}"))))
+    }))
+}
+
+async fn reader(gateway: &Gateway, destination: &str) -> Client {
+    let mut reader = Client::connect(gateway, "1.2").await;
+    reader.subscribe(&format!("id:0\ndestination:{destination}")).await;
+    reader
+}
+
+#[tokio::test]
+async fn a_handler_is_called_and_its_result_goes_to_the_topic_of_that_name() {
+    let gateway = with_marco();
+    let mut reader = reader(&gateway, "/topic/marco").await;
+    let mut client = Client::connect_with(&gateway, "1.2", "login:ada").await;
+    for destination in ["/app/marco", "/app/ma%72co"] {
+        client
+            .does(&format!("SEND\ndestination:{destination}\ncorrelation-id:7\nother:x\n\nMarco!"))
+            .await
+            .without("routed");
+        let message = reader.expect("MESSAGE").await.with("destination", "/topic/marco").saying("Polo! Marco!");
+        message
+            .with("content-type", "text/plain")
+            .with("correlation-id", "7")
+            .with("stompgate-user", "ada")
+            .without("other");
+    }
+}
+
+#[tokio::test]
+async fn in_a_transaction_handlers_run_at_commit_and_none_on_abort() {
+    let gateway = with_marco();
+    let mut reader = reader(&gateway, "/topic/marco").await;
+    let mut client = Client::connect(&gateway, "1.2").await;
+    let send = format!("SEND\ndestination:/app/marco\ntransaction:tx-0\ncontent-length:20\n\n{MARCO}");
+    client.does("BEGIN\ntransaction:tx-0").await;
+    client.does(&send).await;
+    reader.expect_nothing().await;
+    client.does("COMMIT\ntransaction:tx-0").await.without("routed");
+    reader.expect("MESSAGE").await.saying(format!("Polo! {MARCO}"));
+
+    client.does("BEGIN\ntransaction:tx-0").await;
+    client.does(&send).await;
+    client.does("ABORT\ntransaction:tx-0").await;
+    reader.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_fails_at_commit_publishes_nothing_and_ends_the_session() {
+    let gateway = started(
+        builder(|_| {})
+            .handler("/app/good", |_| async { Ok(Some(Answer::text("good"))) })
+            .handler("/app/bad", |_| async { Err(Failure::new(422, "no such item")) }),
+    );
+    let mut reader = reader(&gateway, "/topic/#").await;
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("BEGIN\ntransaction:t").await;
+    for destination in ["/topic/a", "/app/good", "/app/bad"] {
+        client.does(&format!("SEND\ndestination:{destination}\ntransaction:t\n\nx")).await;
+    }
+    let receipt = client.asks("COMMIT\ntransaction:t").await;
+    let error = client.expect_error("handler-failed", 1008).await;
+    error.with("receipt-id", &receipt).about("422").about("no such item");
+    reader.expect("MESSAGE").await.with("destination", "/topic/nobody-listens-here").saying("");
+}
+
+#[tokio::test]
+async fn a_failure_is_told_in_a_message_and_in_the_receipt_and_the_session_goes_on() {
+    let gateway = started(builder(|_| {}).handler("/app/buy", |_| async { Err(Failure::new(422, "sold out")) }));
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("SEND\ndestination:/app/buy\n\nx").await.with("status", "422");
+
+    client.subscribe("id:e\ndestination:/user/queue/errors").await;
+    let receipt = client.asks("SEND\ndestination:/app/buy\ncorrelation-id:8\n\nx").await;
+    let told = client.expect("MESSAGE").await.with("subscription", "e").with("destination", "/user/queue/errors");
+    told.with("status", "422").with("correlation-id", "8").with("stompgate-destination", "/app/buy").saying("sold out");
+    client.expect("RECEIPT").await.with("receipt-id", &receipt).with("status", "422");
+
+    let receipt = client.asks("SEND\ndestination:/app/buy\nreply-to:/temp-queue/r\n\nx").await;
+    client.expect("MESSAGE").await.with("subscription", "/temp-queue/r").with("status", "422").saying("sold out");
+    client.expect("RECEIPT").await.with("receipt-id", &receipt).with("status", "422");
+}
+
+#[tokio::test]
+async fn a_failure_is_for_the_session_that_sent_and_no_other_of_the_user() {
+    let gateway = started(builder(|_| {}).handler("/app/buy", |_| async { Err(Failure::new(422, "sold out")) }));
+    let mut other = Client::connect_with(&gateway, "1.2", "login:ada").await;
+    other.subscribe("id:e\ndestination:/user/queue/errors").await;
+    let mut client = Client::connect_with(&gateway, "1.2", "login:ada").await;
+    client.does("SEND\ndestination:/app/buy\n\nx").await.with("status", "422");
+    other.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_route_may_fail_hard() {
+    let failing = handler(|_| async { Err(Failure::new(503, "out of order")) });
+    let route = Route::new("/app/x", Separators::Both).unwrap().handled_by(failing).failing_hard();
+    let gateway = started(builder(|_| {}).route(route));
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.send("SEND\ndestination:/app/x\nreceipt:r\n\nx").await;
+    client.expect_error("handler-failed", 1008).await.with("receipt-id", "r").about("out of order");
+}
+
+#[tokio::test]
+async fn what_takes_too_long_is_a_failure_of_its_own_kind() {
+    let gateway = started(
+        builder(|config| config.app.timeout = std::time::Duration::from_millis(20))
+            .handler("/app/never", |_| std::future::pending()),
+    );
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("SEND\ndestination:/app/never\n\nx").await.with("status", "504");
+}
+
+#[tokio::test]
+async fn a_subscription_to_a_handler_is_answered_once() {
+    let gateway = started(builder(|_| {}).handler("/app/items/{shop}", |request: Request| async move {
+        assert!(!request.is_send);
+        Ok(Some(Answer::text(request.variables.get("shop").unwrap_or_default().to_owned())))
+    }));
+    let mut other = reader(&gateway, "/topic/#").await;
+    let mut client = Client::connect(&gateway, "1.2").await;
+    let receipt = client.asks("SUBSCRIBE\nid:a\ncorrelation-id:9\ndestination:/app/items.7").await;
+    let answer = client.expect("MESSAGE").await.with("subscription", "a").with("destination", "/app/items.7");
+    answer.with("correlation-id", "9").without("ack").saying("7");
+    client.expect("RECEIPT").await.with("receipt-id", &receipt);
+    client.does("UNSUBSCRIBE\nid:a").await;
+    client.expect_nothing().await;
+    other.expect("MESSAGE").await.with("destination", "/topic/nobody-listens-here");
+}
+
+#[tokio::test]
+async fn a_snapshot_comes_before_everything_and_nothing_is_missed() {
+    let (asked, answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (ask, wait) = (Arc::clone(&asked), Arc::clone(&answer));
+    let gateway = started(builder(|_| {}).handler("/app/items", move |_| {
+        let (ask, wait) = (Arc::clone(&ask), Arc::clone(&wait));
+        async move {
+            ask.add_permits(1);
+            wait.acquire().await.expect("a test that answers").forget();
+            Ok(Some(Answer::text("snapshot")))
+        }
+    }));
+    let mut publisher = Client::connect(&gateway, "1.2").await;
+    for ack in ["auto", "client"] {
+        let mut client = Client::connect(&gateway, "1.2").await;
+        let receipt =
+            client.asks(&format!("SUBSCRIBE\nid:a\nack:{ack}\ndestination:/topic/items\nx-snapshot:/app/items")).await;
+        asked.acquire().await.expect("a gateway that asks").forget();
+        for body in ["1", "2"] {
+            publisher.does(&format!("SEND\ndestination:/topic/items\n\n{body}")).await.without("routed");
+        }
+        answer.add_permits(1);
+        client.expect("MESSAGE").await.with("subscription", "a").with("destination", "/app/items").saying("snapshot");
+        // The receipt may come before or after what was held back.
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            let frame = client.expect_any().await;
+            match frame.maybe("receipt-id") {
+                Some(id) => assert_eq!(id, receipt),
+                None => seen.push(frame.of("MESSAGE").with("destination", "/topic/items").body()),
+            }
+        }
+        assert_eq!(seen, ["1", "2"]);
+        publisher.does("SEND\ndestination:/topic/items\n\n3").await;
+        client.expect("MESSAGE").await.saying("3");
+        client.vanish();
+        until("the client to go", || gateway.connections() == 1).await;
+    }
+}
+
+#[tokio::test]
+async fn results_go_where_the_route_says() {
+    let settings = TargetSettings {
+        send_to: Some("/queue/orders-{id}".into()),
+        send_to_user: Some("queue/orders".into()),
+        broadcast: true,
+        reply: true,
+    };
+    let route = |settings: &TargetSettings| {
+        let answering = handler(|_| async { Ok(Some(Answer::text("done"))) });
+        let route = Route::new("/app/orders/{id}", Separators::Both).unwrap().handled_by(answering);
+        route.answering(settings, Separators::Both).unwrap()
+    };
+    for is_broadcast in [true, false] {
+        let gateway =
+            started(builder(|_| {}).route(route(&TargetSettings { broadcast: is_broadcast, ..settings.clone() })));
+        let mut queue = reader(&gateway, "/queue/orders-a%2Eb").await;
+        let mut other = Client::connect_with(&gateway, "1.2", "login:ada").await;
+        other.subscribe("id:0\ndestination:/user/queue/orders").await;
+        let mut client = Client::connect_with(&gateway, "1.2", "login:ada").await;
+        client.subscribe("id:0\ndestination:/user/queue/orders").await;
+        client.subscribe("id:1\ndestination:/user/queue/replies").await;
+        client.send("SEND\ndestination:/app/orders/a%2Eb\n\nx").await;
+        let mut seen = [client.expect("MESSAGE").await, client.expect("MESSAGE").await].map(|message| {
+            assert_eq!(message.body(), "done");
+            message.get("destination")
+        });
+        seen.sort();
+        assert_eq!(seen, ["/user/queue/orders", "/user/queue/replies"]);
+        queue.expect("MESSAGE").await.saying("done");
+        if is_broadcast {
+            other.expect("MESSAGE").await.with("destination", "/user/queue/orders");
+        }
+        other.expect_nothing().await;
+    }
+}
+
+/// Answers when it is told to, and counts how many wait.
+struct Gate {
+    waiting: Semaphore,
+    open: Semaphore,
+}
+
+fn gated(pattern: &str, gate: &Arc<Gate>) -> Route {
+    let gate = Arc::clone(gate);
+    let waiting = handler(move |request: Request| {
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.waiting.add_permits(1);
+            gate.open.acquire().await.expect("a test that opens").forget();
+            Ok(Some(Answer::new("text/plain", request.body)))
+        }
+    });
+    Route::new(pattern, Separators::Both).unwrap().handled_by(waiting)
+}
+
+fn gate() -> Arc<Gate> {
+    Arc::new(Gate { waiting: Semaphore::new(0), open: Semaphore::new(0) })
+}
+
+#[tokio::test]
+async fn a_slow_handler_holds_up_neither_deliveries_nor_heart_beats_but_what_follows_it() {
+    let gate = gate();
+    let gateway = started(
+        builder(|config| config.session.heartbeat_min = std::time::Duration::from_millis(10))
+            .route(gated("/app/slow", &gate)),
+    );
+    let mut reader = reader(&gateway, "/topic/#").await;
+    let mut client = Client::connect_with(&gateway, "1.2", "heart-beat:0,20").await;
+    client.subscribe("id:0\ndestination:/topic/news").await;
+    client.send("SEND\ndestination:/app/slow\n\nfirst").await;
+    client.send("SEND\ndestination:/topic/after\n\nsecond").await;
+    gate.waiting.acquire().await.expect("a handler").forget();
+    client.expect_heartbeat().await;
+    let mut publisher = Client::connect(&gateway, "1.2").await;
+    publisher.does("SEND\ndestination:/topic/news\n\nnews").await;
+    client.expect("MESSAGE").await.saying("news");
+    reader.expect("MESSAGE").await.saying("news");
+    gate.open.add_permits(1);
+    assert_eq!(reader.bodies(2).await, ["first", "second"]);
+}
+
+#[tokio::test]
+async fn a_concurrent_route_holds_up_nothing_until_too_many_calls_are_under_way() {
+    let gate = gate();
+    let gateway =
+        started(builder(|config| config.app.max_concurrent = 2).route(gated("/app/slow", &gate).concurrent()));
+    let mut reader = reader(&gateway, "/topic/#").await;
+    let mut client = Client::connect(&gateway, "1.2").await;
+    for body in ["1", "2"] {
+        client.send(format!("SEND\ndestination:/app/slow\n\n{body}")).await;
+    }
+    client.does("SEND\ndestination:/topic/a\n\nafter two").await;
+    reader.expect("MESSAGE").await.saying("after two");
+    client.send("SEND\ndestination:/app/slow\n\n3").await;
+    client.send("SEND\ndestination:/topic/a\n\nafter three").await;
+    gate.waiting.acquire_many(3).await.expect("handlers").forget();
+    gate.open.add_permits(3);
+    let mut seen = reader.bodies(4).await;
+    let place = |body: &str| seen.iter().position(|seen| seen == body).expect("it came");
+    assert!(place("3") < place("after three"), "{seen:?}");
+    seen.sort();
+    assert_eq!(seen, ["1", "2", "3", "after three"]);
+}
+
+/// Writes down what it sees, and refuses what it is told to.
+#[derive(Clone, Default)]
+struct Diary(Arc<Mutex<Vec<String>>>);
+
+impl Diary {
+    fn note(&self, line: String) {
+        self.0.lock().unwrap().push(line);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl Interceptor for Diary {
+    fn name(&self) -> &'static str {
+        "diary"
+    }
+
+    fn interest(&self, event: Event<'_>) -> Interest {
+        match event {
+            Event::Send(Destination::Topic(name)) if name.as_str() == "unseen" => Interest::None,
+            _ => Interest::Ordered,
+        }
+    }
+
+    async fn connect(&self, principal: Principal, context: &Context) -> Result<Principal, Rejection> {
+        assert_eq!(context.principal, principal);
+        match &*principal.name {
+            "eve" => Err(Refusal::access_refused("eve").into()),
+            "bob" => Ok(Principal { name: "robert".into() }),
+            _ => Ok(principal),
+        }
+    }
+
+    async fn send(&self, mut message: Message, _: &Context) -> Result<Verdict, Rejection> {
+        match &*message.body {
+            b"consume" => return Ok(Verdict::Answer(Vec::new())),
+            b"refuse" => return Err(Refusal::rejected("it is not wanted").into()),
+            _ => {}
+        }
+        message.headers.push("seen-by", "diary");
+        Ok(Verdict::Continue(message))
+    }
+
+    async fn subscribe(&self, subscription: &Subscription, _: &Context) -> Result<Option<Answer>, Rejection> {
+        if subscription.destination.to_string() == "/topic/secret" {
+            return Err(Failure::new(403, "secret").into());
+        }
+        self.note(format!("subscribe {} {}", subscription.number, subscription.destination));
+        Ok(None)
+    }
+
+    async fn unsubscribe(&self, subscription: &Subscription, _: &Context) {
+        self.note(format!("unsubscribe {} {}", subscription.number, subscription.destination));
+    }
+
+    async fn disconnect(&self, cause: &str, context: &Context) {
+        self.note(format!("disconnect {} {cause}", context.principal.name));
+    }
+
+    fn completed(&self, destination: &Destination, result: Result<&Outcome, &Refusal>, _: &Context) {
+        let result = result.map(|outcome| outcome.routed).map_err(|refusal| refusal.code);
+        self.note(format!("completed {destination} {result:?}"));
+    }
+}
+
+#[tokio::test]
+async fn an_interceptor_changes_consumes_and_refuses_and_learns_how_it_ended() {
+    let diary = Diary::default();
+    let gateway = started(builder(|_| {}).interceptor(diary.clone()));
+    let mut reader = reader(&gateway, "/topic/a").await;
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("SEND\ndestination:/topic/a\n\nx").await;
+    reader.expect("MESSAGE").await.with("seen-by", "diary");
+    client.does("SEND\ndestination:/topic/a\n\nconsume").await;
+    client.does("SEND\ndestination:/topic/nobody\n\nx").await.with("routed", "false");
+    client.does("SEND\ndestination:/topic/unseen\n\nx").await;
+    client.send("SEND\ndestination:/topic/a\n\nrefuse").await;
+    client.expect_error("rejected", 1008).await;
+    let completed: Vec<_> = diary.lines().into_iter().filter(|line| line.starts_with("completed")).collect();
+    let expected = ["/topic/a Ok(true)", "/topic/a Ok(true)", "/topic/nobody Ok(false)", "/topic/a Err(\"rejected\")"];
+    assert_eq!(completed, expected.map(|line| format!("completed {line}")));
+}
+
+#[tokio::test]
+async fn an_interceptor_names_and_refuses_clients() {
+    let gateway = started(builder(|_| {}).interceptor(Diary::default()));
+    let mut bob = Client::open(&gateway).await;
+    bob.login("1.2", "login:bob").await.with("user-name", "robert");
+    let mut eve = Client::open(&gateway).await;
+    eve.send("CONNECT\naccept-version:1.2\nlogin:eve").await;
+    eve.expect_error("not-authenticated", 4401).await;
+}
+
+#[tokio::test]
+async fn an_interceptor_sees_who_reads_what_and_may_refuse_it() {
+    let diary = Diary::default();
+    let gateway = started(builder(|_| {}).interceptor(diary.clone()));
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:a\ndestination:/topic/x.y").await;
+    client.subscribe("id:b\ndestination:/queue/q").await;
+    client.does("UNSUBSCRIBE\nid:b").await;
+    client.does("UNSUBSCRIBE\nid:a").await;
+    assert_eq!(
+        diary.lines(),
+        ["subscribe 0 /topic/x/y", "subscribe 1 /queue/q", "unsubscribe 1 /queue/q", "unsubscribe 0 /topic/x/y"]
+    );
+    client.send("SUBSCRIBE\nid:c\ndestination:/topic/sec%72et").await;
+    client.expect_error("handler-failed", 1008).await.about("secret");
+}
+
+#[tokio::test]
+async fn every_end_of_a_session_is_told_once_with_its_cause() {
+    let diary = Diary::default();
+    let gateway = started(builder(|_| {}).interceptor(diary.clone()));
+    let mut expected = Vec::new();
+    for (name, cause) in [("ada", "disconnect"), ("bea", "lost"), ("cyd", "unknown-command"), ("dan", "shutdown")] {
+        let mut client = Client::connect_with(&gateway, "1.2", &format!("login:{name}")).await;
+        expected.push(format!("disconnect {name} {cause}"));
+        match cause {
+            "disconnect" => client.disconnect().await,
+            "lost" => client.vanish(),
+            "unknown-command" => {
+                client.send("FOO").await;
+                client.expect_error("unknown-command", 1002).await;
+            }
+            _ => break,
+        }
+        until("the session to end", || gateway.connections() == 0).await;
+    }
+    gateway.shut_down().await;
+    assert_eq!(diary.lines(), expected);
+}
+
+#[tokio::test]
+async fn nobody_there_is_refused_before_anything_else_happens() {
+    let gateway = with_marco();
+    for frame in ["SEND\ndestination:/app/polo\n\nx", "SUBSCRIBE\nid:a\ndestination:/app/polo"] {
+        let mut client = Client::connect(&gateway, "1.2").await;
+        client.send(frame).await;
+        client.expect_error("no-handler", 1008).await;
+    }
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("BEGIN\ntransaction:t").await;
+    client.send("SEND\ndestination:/app/polo\ntransaction:t\n\nx").await;
+    client.expect_error("no-handler", 1008).await;
+}
+
+#[test]
+fn settings_of_a_route_that_make_no_sense_are_named() {
+    let route = Route::new("/app/{id}", Separators::Both).unwrap();
+    for (send_to, why) in
+        [("/app/x", "/app again"), ("/topic/{name}", "{name}"), ("/topic/*", "wildcard"), ("topic/x", "no known kind")]
+    {
+        let settings = TargetSettings { send_to: Some(send_to.into()), ..TargetSettings::default() };
+        let (key, found) = route.clone().answering(&settings, Separators::Both).err().expect("a fault");
+        assert_eq!(key, "send_to");
+        assert!(found.contains(why), "{found}");
+    }
+    assert!(Config::default().check().is_ok());
+}
