@@ -18,7 +18,7 @@ impl Authenticator for OnlyAda {
     async fn authenticate(&self, credentials: &Credentials, _session: &str) -> Result<Principal, Refusal> {
         match (credentials.login.as_deref(), credentials.passcode.as_deref()) {
             (Some("ada"), Some("lovelace")) => Ok(Principal { name: "ada".into() }),
-            (login, _) => Err(Refusal::access_refused(login.unwrap_or("nobody"))),
+            (login, _) => Err(Refusal::not_authenticated(login.unwrap_or("nobody"))),
         }
     }
 }

@@ -87,7 +87,8 @@ async fn a_handler_that_fails_at_commit_publishes_nothing_and_ends_the_session()
     let receipt = client.asks("COMMIT\ntransaction:t").await;
     let error = client.expect_error("handler-failed", 1008).await;
     error.with("receipt-id", &receipt).about("422").about("no such item");
-    reader.expect("MESSAGE").await.with("destination", "/topic/nobody-listens-here").saying("");
+    Client::connect(&gateway, "1.2").await.does("SEND\ndestination:/topic/end\n\n").await;
+    reader.expect("MESSAGE").await.with("destination", "/topic/end");
 }
 
 #[tokio::test]
@@ -329,7 +330,7 @@ impl Interceptor for Diary {
     async fn connect(&self, principal: Principal, context: &Context) -> Result<Principal, Rejection> {
         assert_eq!(context.principal, principal);
         match &*principal.name {
-            "eve" => Err(Refusal::access_refused("eve").into()),
+            "eve" => Err(Refusal::not_authenticated("eve").into()),
             "bob" => Ok(Principal { name: "robert".into() }),
             _ => Ok(principal),
         }
