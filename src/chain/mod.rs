@@ -16,9 +16,11 @@
 
 mod answer;
 mod handler;
+mod http;
 mod route;
 mod routes;
 mod settings;
+mod step;
 mod target;
 mod template;
 
@@ -32,7 +34,9 @@ pub use answer::{Cause, Failure, Rejection, Reply, Verdict};
 pub use handler::{Answer, Handler, Request, Variables, handler};
 pub use route::Route;
 pub use routes::Routes;
-pub use settings::{Settings, TargetSettings};
+pub use http::Settings as HttpSettings;
+pub use settings::{OnError, Order, RouteSettings, Settings, TargetSettings};
+pub use step::RateLimit;
 
 use crate::message::{Destination, Handlers, Headers, Message, Outcome, Principal, Refusal, Text};
 
@@ -149,7 +153,7 @@ struct Inner {
 impl Chain {
     /// These interceptors, in this order, within the bounds that the settings give.
     pub fn new(interceptors: Vec<Arc<dyn Interceptor>>, settings: &Settings) -> Self {
-        let Settings { timeout, max_concurrent, .. } = *settings;
+        let (timeout, max_concurrent) = (settings.timeout, settings.max_concurrent);
         Chain(Arc::new(Inner { interceptors, timeout, max_concurrent }))
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::handler::Variables;
+use super::step::Step;
 use super::target::Target;
 use super::template::{RoutePattern, Values};
 use super::{
@@ -16,6 +17,7 @@ use crate::message::{Destination, Message, Pattern, PublishOptions, Refusal, Sep
 #[derive(Clone)]
 pub struct Route {
     pub(super) pattern: RoutePattern,
+    pub(super) steps: Arc<[Box<dyn Step>]>,
     handler: Option<Arc<dyn Handler>>,
     target: Target,
     is_concurrent: bool,
@@ -31,7 +33,8 @@ impl Route {
     /// A pattern that is none; the text says why.
     pub fn new(pattern: &str, separators: Separators) -> Result<Self, String> {
         let pattern = RoutePattern::parse(pattern, separators)?;
-        Ok(Route { pattern, handler: None, target: Target::default(), is_concurrent: false, fails_hard: false })
+        let (steps, target) = (Arc::default(), Target::default());
+        Ok(Route { pattern, steps, handler: None, target, is_concurrent: false, fails_hard: false })
     }
 
     /// Lets this handler answer.
@@ -83,18 +86,18 @@ impl Route {
         context: &Context,
     ) -> Result<Vec<Reply>, Failure> {
         let cause = Cause::new(&message.destination, &message.headers);
+        let Message { destination, headers, body, options } = message;
+        let user = headers.get("stompgate-user").cloned();
+        let mut request = Request { is_send: true, destination, variables, headers, body };
+        self.prepare(&mut request, context)?;
+        let variables = request.variables.clone();
         let result = match &self.handler {
-            None => message,
+            None => Message { destination: request.destination, headers: request.headers, body: request.body, options },
             Some(handler) => {
-                let Message { destination, headers, body, options } = message;
-                let user = headers.get("stompgate-user").cloned();
-                let request = Request { is_send: true, destination, variables: variables.clone(), headers, body };
                 let Some(Answer { mut headers, body }) = handler.handle(request, context).await? else {
                     return Ok(Vec::new());
                 };
-                if let Some(id) = cause.correlation_id()
-                    && headers.get("correlation-id").is_none()
-                {
+                if let (Some(id), None) = (cause.correlation_id(), headers.get("correlation-id")) {
                     headers.push("correlation-id", id.clone());
                 }
                 headers.set("stompgate-user", user.unwrap_or_else(|| context.principal.name.clone()));
@@ -102,7 +105,7 @@ impl Route {
                 Message { destination: cause.destination().clone(), headers, body, options }
             }
         };
-        self.target.replies(result, &cause, &Values::new(&variables, context))
+        self.target.replies(&result, &cause, &Values::new(&variables, context))
     }
 
     /// What answers a SUBSCRIBE. Wherever the results of a SEND go: this one is for the subscriber alone.
@@ -112,19 +115,29 @@ impl Route {
         variables: Variables,
         context: &Context,
     ) -> Result<Answer, Rejection> {
+        let answered = self.answer_subscribe(subscription, variables, context).await;
+        answered.map_err(|failure| self.rejection(failure))
+    }
+
+    async fn answer_subscribe(
+        &self,
+        subscription: &Subscription,
+        variables: Variables,
+        context: &Context,
+    ) -> Result<Answer, Failure> {
         let Some(handler) = &self.handler else {
-            let why = "the route has no handler that could answer a SUBSCRIBE";
-            return Err(self.rejection(Failure::new(405, why)));
+            return Err(Failure::new(405, "the route has no handler that could answer a SUBSCRIBE"));
         };
-        let request = Request {
-            is_send: false,
-            destination: subscription.destination.clone(),
-            variables,
-            headers: subscription.headers.clone(),
-            body: Bytes::new(),
-        };
-        let answer = handler.handle(request, context).await.map_err(|failure| self.rejection(failure))?;
-        answer.ok_or_else(|| self.rejection(Failure::new(404, "there is nothing to answer with")))
+        let (destination, headers) = (subscription.destination.clone(), subscription.headers.clone());
+        let mut request = Request { is_send: false, destination, variables, headers, body: Bytes::new() };
+        self.prepare(&mut request, context)?;
+        let answer = handler.handle(request, context).await?;
+        answer.ok_or_else(|| Failure::new(404, "there is nothing to answer with"))
+    }
+
+    fn prepare(&self, request: &mut Request, context: &Context) -> Result<(), Failure> {
+        let variables = request.variables.clone();
+        self.steps.iter().try_for_each(|step| step.run(request, &Values::new(&variables, context)))
     }
 
     fn rejection(&self, failure: Failure) -> Rejection {

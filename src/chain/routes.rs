@@ -16,10 +16,10 @@ impl Routes {
         Routes(routes)
     }
 
-    /// The first route that a later one, by its place, has nothing left of.
-    pub fn covering(&self, place: usize) -> Option<usize> {
-        let later = &self.0.get(place)?.pattern;
-        self.0[..place].iter().position(|earlier| earlier.pattern.covers(later))
+    /// The first route that leaves nothing to a later one, which is given by its place.
+    pub(super) fn covering(routes: &[Route], place: usize) -> Option<usize> {
+        let later = &routes.get(place)?.pattern;
+        routes[..place].iter().position(|earlier| earlier.pattern.covers(later))
     }
 
     fn find(&self, destination: &Destination) -> Option<(&Route, Variables)> {

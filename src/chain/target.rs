@@ -34,7 +34,7 @@ impl Target {
     ///
     /// # Errors
     /// When a value of a variable makes a name that nobody may use.
-    pub(super) fn replies(&self, result: Message, cause: &Cause, values: &Values<'_>) -> Result<Vec<Reply>, Failure> {
+    pub(super) fn replies(&self, result: &Message, cause: &Cause, values: &Values<'_>) -> Result<Vec<Reply>, Failure> {
         let to = |destination| Message { destination, ..result.clone() };
         let mut replies = Vec::new();
         if let Some(template) = &self.send_to {

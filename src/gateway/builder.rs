@@ -76,7 +76,9 @@ impl Builder {
     pub fn start(self) -> io::Result<Gateway> {
         let Builder { config, authenticator: own, mut interceptors, routes } = self;
         let routes = routes.into_iter().collect::<Result<Vec<_>, _>>();
-        let routes = routes.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let mut routes = routes.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let configured = config.app.routes(config.destination.separators);
+        routes.extend(configured.map_err(|faults| io::Error::new(io::ErrorKind::InvalidInput, faults))?);
         if !routes.is_empty() {
             interceptors.push(Arc::new(Routes::new(routes)));
         }

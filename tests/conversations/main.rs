@@ -12,6 +12,7 @@ mod support;
 
 mod acks;
 mod app;
+mod app_http;
 mod bad_input;
 mod connect;
 mod durable;

@@ -8,6 +8,7 @@
 
 mod client;
 pub(crate) mod raw;
+pub(crate) mod service;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};

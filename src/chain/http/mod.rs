@@ -1,0 +1,270 @@
+//! The handler that calls an HTTP service.
+//!
+//! What the service reads, a client cannot forge: the gateway's own headers are set from the session, and the client's are
+//! not passed on, but for `content-type`, `correlation-id` and `traceparent`. The URL is the setting's, into which a
+//! destination puts single segments and values; redirects are not followed.
+
+mod breaker;
+mod settings;
+mod sign;
+mod url;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode, Uri};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tokio::sync::Semaphore;
+use tracing::debug;
+
+use super::template::{RoutePattern, Values, encoded};
+use super::{Answer, Context, Failure, Handler, Request};
+use breaker::Breaker;
+pub use settings::Settings;
+use sign::Signer;
+use url::Url;
+
+/// Characters of a service's text that a client is told.
+const MAX_REASON: usize = 1024;
+/// Doublings of the time between two attempts.
+const MAX_DOUBLINGS: u32 = 6;
+/// Headers of a client that a service is told, under their own names.
+const PASSED_ON: [&str; 3] = ["content-type", "correlation-id", "traceparent"];
+
+/// A service behind a route.
+pub(super) struct Service {
+    settings: Settings,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    method: Method,
+    url: Url,
+    signer: Option<Signer>,
+    permits: Semaphore,
+    breaker: Breaker,
+}
+
+impl Service {
+    /// A service as the settings describe it. The error names the setting and says what is wrong with it.
+    pub(super) fn new(settings: &Settings, pattern: &RoutePattern) -> Result<Self, (&'static str, String)> {
+        let method = settings.method.to_ascii_uppercase();
+        let method = match method.as_str() {
+            "GET" | "POST" | "PUT" | "PATCH" | "DELETE" => method.parse::<Method>().map_err(|_| ("method", String::new())),
+            _ => Err(("method", format!("is {:?}; expected GET, POST, PUT, PATCH or DELETE", settings.method))),
+        }?;
+        for (key, is_good) in [
+            ("timeout", settings.timeout >= Duration::from_millis(1)),
+            ("max_concurrent", settings.max_concurrent >= 1 && settings.max_concurrent <= Semaphore::MAX_PERMITS),
+        ] {
+            if !is_good {
+                return Err((key, "is out of bounds; it must be at least 1, and 1ms for a time".to_owned()));
+            }
+        }
+        if settings.secret.as_ref().is_some_and(|secret| secret.len() < 16) {
+            return Err(("secret", "is too short; expected 16 characters or more".to_owned()));
+        }
+        let url = Url::parse(&settings.url, pattern).map_err(|why| ("url", why))?;
+        Ok(Service {
+            client: client(settings).map_err(|why| ("ca", why))?,
+            method,
+            url,
+            signer: settings.secret.as_deref().map(Signer::new),
+            permits: Semaphore::new(settings.max_concurrent),
+            breaker: Breaker::new(settings.breaker_failures, settings.breaker_pause),
+            settings: settings.clone(),
+        })
+    }
+
+    /// The call, as often as the settings say.
+    async fn call(&self, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Result<Option<Answer>, Failure> {
+        let mut attempts = 0;
+        loop {
+            let Some(attempt) = self.breaker.admit() else {
+                return Err(Failure::new(503, "the service has failed too often, and is left alone for a while"));
+            };
+            let called = tokio::time::timeout(self.settings.timeout, self.attempt(uri, headers, body)).await;
+            let failure = match called {
+                Ok(Ok(answer)) => {
+                    attempt.succeeded();
+                    return Ok(answer);
+                }
+                Ok(Err(failure)) if failure.status < 500 => {
+                    attempt.succeeded();
+                    return Err(failure);
+                }
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure::timed_out("the service did not answer in time"),
+            };
+            attempt.failed();
+            debug!(host = uri.host(), status = failure.status, reason = failure.reason, attempts, "a service failed");
+            if attempts >= self.settings.retries {
+                return Err(failure);
+            }
+            tokio::time::sleep(self.pause(attempts)).await;
+            attempts += 1;
+        }
+    }
+
+    /// The time before the next attempt: doubled with each, and a random half of it, so that not all come at once.
+    fn pause(&self, attempts: u32) -> Duration {
+        let longest = self.settings.backoff * 2_u32.pow(attempts.min(MAX_DOUBLINGS));
+        let random = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
+        longest.mul_f64(0.5 + random / 2.0)
+    }
+
+    async fn attempt(&self, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Result<Option<Answer>, Failure> {
+        let mut request = hyper::Request::new(Full::new(body.clone()));
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = uri.clone();
+        request.headers_mut().clone_from(headers);
+        let response = self.client.request(request).await.map_err(|error| {
+            debug!(host = uri.host(), %error, "a service cannot be reached");
+            Failure::new(502, "the service cannot be reached")
+        })?;
+        let (parts, body) = response.into_parts();
+        match parts.status {
+            StatusCode::NO_CONTENT => Ok(None),
+            status if status.is_success() => {
+                let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
+                let body = self.body(body).await?;
+                Ok(Some(Answer::new(content_type.unwrap_or("application/octet-stream"), body)))
+            }
+            status if status.is_redirection() => {
+                Err(Failure::new(502, "the service answered with a redirect, and none is followed"))
+            }
+            status => Err(Failure::new(told(status), self.reason(status, body).await)),
+        }
+    }
+
+    async fn body(&self, body: Incoming) -> Result<Bytes, Failure> {
+        let limit = self.settings.max_response;
+        match Limited::new(body, limit).collect().await {
+            Ok(collected) => Ok(collected.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => {
+                Err(Failure::new(502, format!("the service's answer is larger than {limit} bytes")))
+            }
+            Err(_) => Err(Failure::new(502, "the service's answer broke off")),
+        }
+    }
+
+    /// What the service says of its failure, if that is text.
+    async fn reason(&self, status: StatusCode, body: Incoming) -> String {
+        let text = self.body(body).await.ok().and_then(|body| String::from_utf8(body.to_vec()).ok());
+        match text.map(|text| text.trim().chars().take(MAX_REASON).collect::<String>()) {
+            Some(text) if !text.is_empty() => text,
+            _ => format!("the service answered {status}"),
+        }
+    }
+
+    fn headers(&self, uri: &Uri, request: &Request, context: &Context) -> HeaderMap {
+        let event = if request.is_send { "send" } else { "subscribe" };
+        let destination = request.destination.to_string();
+        let (user, session) = (readable(&context.principal.name), readable(&context.session));
+        let destination = readable(&destination);
+        let key = random_key();
+        let mut headers = HeaderMap::new();
+        for name in PASSED_ON {
+            if let Some(value) = request.headers.get(name).and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        }
+        let mut set = |name, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        set("stompgate-event", event);
+        set("stompgate-user", &user);
+        set("stompgate-session", &session);
+        set("stompgate-destination", &destination);
+        set("idempotency-key", &key);
+        if let Some(signer) = &self.signer {
+            let path = uri.path_and_query().map_or("/", |path| path.as_str());
+            let lines = [self.method.as_str(), path, event, &user, &session, &destination, &key];
+            set("stompgate-signature", &signer.sign(&lines, &request.body));
+        }
+        headers
+    }
+}
+
+#[async_trait]
+impl Handler for Service {
+    async fn handle(&self, request: Request, context: &Context) -> Result<Option<Answer>, Failure> {
+        let uri = self.url.fill(&Values::new(&request.variables, context))?;
+        let Ok(_permit) = self.permits.acquire().await else {
+            return Err(Failure::new(503, "the gateway is about to stop"));
+        };
+        let headers = self.headers(&uri, &request, context);
+        self.call(&uri, &headers, &request.body).await
+    }
+}
+
+/// The status that a client is told: a service's 4xx is about the request, its 5xx about what stands behind the gateway.
+fn told(status: StatusCode) -> u16 {
+    match status.as_u16() {
+        status @ (400..=499 | 503 | 504) => status,
+        _ => 502,
+    }
+}
+
+/// Percent-encoded, but for what is plain and readable: a value of a header that means the same to every service.
+fn readable(value: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'%';
+    let mut readable = String::with_capacity(value.len());
+    for character in value.chars() {
+        match u8::try_from(character) {
+            Ok(byte) if is_plain(byte) => readable.push(character),
+            _ => readable.push_str(&encoded(character.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    readable
+}
+
+/// The same for every attempt at one frame, and for no other.
+fn random_key() -> String {
+    let half = || getrandom::u64().unwrap_or_default();
+    format!("{:016x}{:016x}", half(), half())
+}
+
+fn client(settings: &Settings) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, String> {
+    let provider = rustls::crypto::ring::default_provider();
+    let builder = HttpsConnectorBuilder::new();
+    let builder = match &settings.ca {
+        None => builder.with_provider_and_webpki_roots(provider).map_err(|error| error.to_string())?,
+        Some(file) => {
+            let config = ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_safe_default_protocol_versions()
+                .map_err(|error| error.to_string())?;
+            builder.with_tls_config(config.with_root_certificates(roots(file)?).with_no_client_auth())
+        }
+    };
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(Some(settings.timeout));
+    let mut pool = Client::builder(TokioExecutor::new());
+    pool.pool_timer(TokioTimer::new());
+    pool.pool_max_idle_per_host(settings.max_idle).pool_idle_timeout(settings.idle_timeout);
+    Ok(pool.build(builder.https_or_http().enable_http1().wrap_connector(connector)))
+}
+
+/// The certificates of a PEM file.
+fn roots(file: &Path) -> Result<RootCertStore, String> {
+    let bad = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))? {
+        let added = roots.add(certificate.map_err(|error| bad(&error))?);
+        added.map_err(|error| bad(&error))?;
+    }
+    Ok(roots)
+}

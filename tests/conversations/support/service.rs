@@ -1,0 +1,126 @@
+//! An HTTP service for the gateway to call: real sockets, and answers that a test writes.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) head: String,
+    pub(crate) body: String,
+}
+
+/// A service that answers each request with the next of some texts, and at last with the last one over and over.
+pub(crate) struct Service {
+    pub(crate) address: SocketAddr,
+    calls: Arc<Mutex<Vec<Call>>>,
+    serving: tokio::task::JoinHandle<()>,
+}
+
+/// What a service does with a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// Writes these bytes.
+    Bytes(Vec<u8>),
+    /// Writes these bytes and closes.
+    Last(Vec<u8>),
+    /// Never answers.
+    Silence,
+}
+
+/// A whole answer.
+pub(crate) fn answer(status: &str, body: &str) -> Answer {
+    answer_with(status, "content-type: text/plain\r\n", body)
+}
+
+/// A whole answer with these headers.
+pub(crate) fn answer_with(status: &str, headers: &str, body: &str) -> Answer {
+    Answer::Bytes(format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()).into_bytes())
+}
+
+impl Service {
+    pub(crate) async fn start(answers: impl Into<Vec<Answer>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (calls, answers) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(answers.into())));
+        let noted = Arc::clone(&calls);
+        let serving = tokio::spawn(async move {
+            let mut clients = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                clients.spawn(serve(stream, Arc::clone(&noted), Arc::clone(&answers)));
+            }
+        });
+        Service { address, calls, serving }
+    }
+
+    /// The requests that came, in their order.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// The last request that came.
+    pub(crate) fn last(&self) -> Call {
+        self.calls().pop().expect("a request")
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl Call {
+    /// The line with method and path.
+    pub(crate) fn line(&self) -> &str {
+        self.head.lines().next().unwrap_or_default()
+    }
+
+    /// All values of a header.
+    pub(crate) fn headers(&self, name: &str) -> Vec<String> {
+        let pairs = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
+        pairs.filter(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()).collect()
+    }
+}
+
+async fn serve(mut stream: TcpStream, calls: Arc<Mutex<Vec<Call>>>, answers: Arc<Mutex<Vec<Answer>>>) {
+    let mut bytes = Vec::new();
+    loop {
+        let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+            if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+                return;
+            }
+            continue;
+        };
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let mut call = Call { head, body: String::new() };
+        let length: usize = call.headers("content-length").first().map_or(0, |length| length.parse().unwrap());
+        while bytes.len() < end + 4 + length {
+            if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+                return;
+            }
+        }
+        call.body = String::from_utf8_lossy(&bytes[end + 4..end + 4 + length]).into_owned();
+        bytes.drain(..end + 4 + length);
+        calls.lock().unwrap().push(call);
+        let next = {
+            let mut answers = answers.lock().unwrap();
+            if answers.len() > 1 { answers.remove(0) } else { answers[0].clone() }
+        };
+        match next {
+            Answer::Bytes(bytes) => {
+                if stream.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
+            Answer::Last(bytes) => {
+                let _ = stream.write_all(&bytes).await;
+                return;
+            }
+            Answer::Silence => std::future::pending().await,
+        }
+    }
+}
