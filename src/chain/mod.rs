@@ -17,6 +17,7 @@
 mod answer;
 mod handler;
 mod http;
+mod lifecycle;
 mod route;
 mod routes;
 mod settings;
@@ -32,9 +33,10 @@ use async_trait::async_trait;
 
 pub use answer::{Cause, Failure, Rejection, Reply, Verdict};
 pub use handler::{Answer, Handler, Request, Variables, handler};
+pub use http::Settings as HttpSettings;
+pub use lifecycle::{Moment, Settings as LifecycleSettings};
 pub use route::Route;
 pub use routes::Routes;
-pub use http::Settings as HttpSettings;
 pub use settings::{OnError, Order, RouteSettings, Settings, TargetSettings};
 pub use step::RateLimit;
 

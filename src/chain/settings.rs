@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::http;
+use super::lifecycle::{self, Lifecycle};
 use super::step::{RateLimit, steps};
-use super::{Route, Routes};
+use super::{Interceptor, Route, Routes};
 use crate::message::Separators;
 use crate::settings::Faults;
 
@@ -22,6 +23,8 @@ pub struct Settings {
     pub timeout: Duration,
     /// Calls of concurrent routes that one session may have under way. Default 16.
     pub max_concurrent: usize,
+    /// `[app.lifecycle]`: a service that is told who comes and goes. Default none.
+    pub lifecycle: Option<lifecycle::Settings>,
     /// `[[app.route]]`: what is done with frames to `/app`; the first that matches counts. Default none.
     pub route: Vec<RouteSettings>,
 }
@@ -94,7 +97,7 @@ pub struct TargetSettings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { timeout: Duration::from_secs(10), max_concurrent: 16, route: Vec::new() }
+        Settings { timeout: Duration::from_secs(10), max_concurrent: 16, lifecycle: None, route: Vec::new() }
     }
 }
 
@@ -129,8 +132,25 @@ impl Settings {
         let mut faults = Faults::default();
         faults.demand_time("app.timeout", self.timeout);
         faults.demand(self.timeout >= Duration::from_millis(1), "app.timeout", "must be at least 1ms");
+        faults.join(self.observers().map(|_| ()));
         faults.join(self.routes(separators).map(|_| ()));
         faults.into_result()
+    }
+
+    /// What the settings ask for, but for routes.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn observers(&self) -> Result<Vec<Arc<dyn Interceptor>>, Faults> {
+        let mut faults = Faults::default();
+        let mut observers: Vec<Arc<dyn Interceptor>> = Vec::new();
+        if let Some(settings) = &self.lifecycle {
+            match Lifecycle::new(settings) {
+                Ok(lifecycle) => observers.push(Arc::new(lifecycle)),
+                Err((key, why)) => faults.add(&format!("app.lifecycle.http.{key}"), why),
+            }
+        }
+        faults.into_result().map(|()| observers)
     }
 
     /// The routes, in their order.

@@ -10,7 +10,7 @@ use super::{Context, Failure};
 use crate::message::{Destination, Pattern, Separators, Text, Usage, decode};
 
 /// A pattern of destinations under `/app`: `/app/orders/{id}`, `/app/*/x`, `/app/files/#`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct RoutePattern(Vec<Part>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -79,6 +79,8 @@ impl Builder {
         let mut routes = routes.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         let configured = config.app.routes(config.destination.separators);
         routes.extend(configured.map_err(|faults| io::Error::new(io::ErrorKind::InvalidInput, faults))?);
+        let observers = config.app.observers();
+        interceptors.extend(observers.map_err(|faults| io::Error::new(io::ErrorKind::InvalidInput, faults))?);
         if !routes.is_empty() {
             interceptors.push(Arc::new(Routes::new(routes)));
         }

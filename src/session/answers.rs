@@ -12,8 +12,8 @@ const SNAPSHOT: &str = "x-snapshot";
 
 impl Connected {
     /// Hands the session what is for it, then the RECEIPT.
-    pub(super) fn answer(&mut self, kind: Kind, handled: Handled, receipt: Option<Text>, handler: &mut Handler<'_>) {
-        let Handled { outcome, replies, status } = handled;
+    pub(super) fn answer(&mut self, kind: Kind, done: Handled, receipt: Option<Text>, handler: &mut Handler<'_>) {
+        let Handled { outcome, replies, status } = done;
         for message in replies {
             let key = match (kind, &message.destination) {
                 (Kind::Answer(key), Destination::Application(_)) => Some(key),

@@ -497,8 +497,8 @@ impl Connected {
                 handler.actions.extend(self.subscriptions.forget_if_settled(key));
                 Ok(())
             }
-            (kind, Done::Handled(handled)) => {
-                self.answer(kind, handled, receipt, handler);
+            (kind, Done::Handled(done)) => {
+                self.answer(kind, done, receipt, handler);
                 Ok(())
             }
             (_, Done::Outcome(outcome)) => {

@@ -233,12 +233,12 @@ async fn results_go_where_the_route_says() {
 }
 
 /// Answers when it is told to, and counts how many wait.
-struct Gate {
-    waiting: Semaphore,
-    open: Semaphore,
+pub(crate) struct Gate {
+    pub(crate) waiting: Semaphore,
+    pub(crate) open: Semaphore,
 }
 
-fn gated(pattern: &str, gate: &Arc<Gate>) -> Route {
+pub(crate) fn gated(pattern: &str, gate: &Arc<Gate>) -> Route {
     let gate = Arc::clone(gate);
     let waiting = handler(move |request: Request| {
         let gate = Arc::clone(&gate);
@@ -251,7 +251,7 @@ fn gated(pattern: &str, gate: &Arc<Gate>) -> Route {
     Route::new(pattern, Separators::Both).unwrap().handled_by(waiting)
 }
 
-fn gate() -> Arc<Gate> {
+pub(crate) fn gate() -> Arc<Gate> {
     Arc::new(Gate { waiting: Semaphore::new(0), open: Semaphore::new(0) })
 }
 

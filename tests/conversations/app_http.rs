@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use stompgate::chain::{HttpSettings, OnError, Order, RateLimit, RouteSettings};
+use stompgate::chain::{HttpSettings, LifecycleSettings, Moment, OnError, Order, RateLimit, RouteSettings};
 use stompgate::config::Config;
 use stompgate::gateway::Gateway;
 
+use crate::app::{gate, gated};
 use crate::support::service::{Answer, Service, answer, answer_with};
-use crate::support::{Client, gateway_with};
+use crate::support::{Client, builder, gateway_with, until};
 
 /// A route to this path of a service.
 fn route(service: &Service, pattern: &str, path: &str) -> RouteSettings {
@@ -194,8 +195,7 @@ async fn a_subscription_asks_the_service() {
 #[tokio::test]
 async fn calls_are_signed_with_the_secret() {
     let service = Service::start([answer("204 No Content", "")]).await;
-    let settings =
-        with_http(route(&service, "/app/x", "/x?y=1"), |http| http.secret = Some("0123456789abcdef".into()));
+    let settings = with_http(route(&service, "/app/x", "/x?y=1"), |http| http.secret = Some("0123456789abcdef".into()));
     let gateway = gateway_of([settings]);
     let mut client = Client::connect_with(&gateway, "1.2", "login:ada").await;
     client.does("SEND\ndestination:/app/x\n\nbody").await;
@@ -217,7 +217,10 @@ async fn a_value_that_could_lead_elsewhere_reaches_no_service() {
     let gateway = gateway_of([route(&service, "/app/files/{name}", "/files/{name}")]);
     let mut client = Client::connect(&gateway, "1.2").await;
     for name in ["%2E%2E", "%2E", "..%2F..%2Fetc", "a%5Cb"] {
-        client.does(&format!("SEND\ndestination:/app/files/{}\n\n", name.replace('.', "%2E"))).await.with("status", "400");
+        client
+            .does(&format!("SEND\ndestination:/app/files/{}\n\n", name.replace('.', "%2E")))
+            .await
+            .with("status", "400");
     }
     assert_eq!(service.calls().len(), 0);
 }
@@ -272,31 +275,32 @@ async fn without_a_service_the_message_itself_goes_on() {
 }
 
 #[tokio::test]
-async fn a_thousand_sessions_wait_for_a_slow_service_while_heart_beats_and_deliveries_go_on() {
-    const SESSIONS: usize = 1000;
-    let slow = stompgate::chain::handler(|_| async {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        Ok(Some(stompgate::chain::Answer::text("slow")))
-    });
-    let separators = stompgate::message::Separators::Both;
-    let route = stompgate::chain::Route::new("/app/slow", separators).unwrap().handled_by(slow);
-    let gateway = crate::support::builder(|config| config.session.heartbeat_min = Duration::from_millis(100))
-        .route(route)
-        .start()
-        .expect("a gateway that starts");
-    let mut clients = Vec::with_capacity(SESSIONS);
+async fn a_thousand_sessions_wait_for_a_slow_handler_while_heart_beats_and_deliveries_go_on() {
+    const SESSIONS: u32 = 1000;
+    let gate = gate();
+    let gateway =
+        builder(|config| config.app.timeout = Duration::from_secs(29)).route(gated("/app/slow", &gate)).start();
+    let gateway = gateway.expect("a gateway that starts");
+    let mut clients = Vec::new();
     for _ in 0..SESSIONS {
-        let mut client = Client::connect_with(&gateway, "1.2", "heart-beat:0,100").await;
+        let mut client = Client::connect_with(&gateway, "1.2", "heart-beat:0,1000").await;
         client.subscribe("id:0\ndestination:/topic/news").await;
         clients.push(client);
     }
     for client in &mut clients {
         client.send("SEND\ndestination:/app/slow\nreceipt:slow\n\n").await;
     }
+    gate.waiting.acquire_many(SESSIONS).await.expect("handlers").forget();
     let mut publisher = Client::connect(&gateway, "1.2").await;
     publisher.does("SEND\ndestination:/topic/news\n\nnews").await;
     for client in &mut clients {
         client.expect("MESSAGE").await.saying("news");
+    }
+    for client in &mut clients {
+        client.expect_heartbeat().await;
+    }
+    gate.open.add_permits(SESSIONS as usize);
+    for client in &mut clients {
         client.expect("RECEIPT").await.with("receipt-id", "slow").with("routed", "false");
     }
 }
@@ -331,4 +335,75 @@ fn routes_that_make_no_sense_are_named() {
         "4.pattern",
     ];
     assert_eq!(keys, expected.map(|key| format!("app.route.{key}")));
+}
+
+fn with_lifecycle(service: &Service) -> Gateway {
+    gateway_with(|config| {
+        let url = format!("http://{}/sessions/{{session}}", service.address);
+        let http = HttpSettings { url, ..HttpSettings::default() };
+        let on = vec![Moment::Connect, Moment::Disconnect, Moment::Subscribe, Moment::Unsubscribe];
+        config.app.lifecycle = Some(LifecycleSettings { on, http });
+    })
+}
+
+#[tokio::test]
+async fn a_service_learns_who_comes_and_goes_and_what_they_read() {
+    let service = Service::start([answer("204 No Content", "")]).await;
+    let gateway = with_lifecycle(&service);
+    let mut client = Client::connect_with(&gateway, "1.2", "login:ada").await;
+    client.subscribe("id:a\ndestination:/topic/a.b").await;
+    client.does("UNSUBSCRIBE\nid:a").await;
+    client.subscribe("id:b\ndestination:/queue/q").await;
+    let session = client.session.clone();
+    client.vanish();
+    until("the session to end", || gateway.connections() == 0).await;
+    let calls: Vec<serde_json::Value> =
+        service.calls().iter().map(|call| serde_json::from_str(&call.body).unwrap()).collect();
+    assert!(calls.iter().all(|call| call["user"] == "ada" && call["session"] == *session));
+    let told: Vec<_> =
+        calls.iter().map(|call| (call["event"].as_str().unwrap(), call["destination"].as_str())).collect();
+    let expected = [
+        ("connect", None),
+        ("subscribe", Some("/topic/a/b")),
+        ("unsubscribe", Some("/topic/a/b")),
+        ("subscribe", Some("/queue/q")),
+        ("disconnect", None),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(calls[4]["cause"], "lost");
+    assert_eq!(service.last().line(), format!("POST /sessions/{session} HTTP/1.1"));
+}
+
+#[tokio::test]
+async fn a_service_names_and_refuses_clients_and_who_was_refused_never_went() {
+    let service = Service::start([
+        answer("200 OK", "{\"user\":\"Ada Lovelace\"}"),
+        answer("403 Forbidden", ""),
+        answer("500 Internal Server Error", ""),
+        answer("204 No Content", ""),
+    ])
+    .await;
+    let gateway = with_lifecycle(&service);
+    let mut ada = Client::open(&gateway).await;
+    ada.login("1.2", "login:ada").await.with("user-name", "Ada Lovelace");
+    for (code, close) in [("not-authenticated", 4401), ("handler-failed", 1008)] {
+        let mut client = Client::open(&gateway).await;
+        client.send("CONNECT\naccept-version:1.2\nlogin:eve").await;
+        client.expect_error(code, close).await;
+    }
+    until("the refused ones to go", || gateway.connections() == 1).await;
+    ada.disconnect().await;
+    until("the session to end", || gateway.connections() == 0).await;
+    let events: Vec<_> = service.calls().iter().map(|call| call.headers("stompgate-event").concat()).collect();
+    assert_eq!(events, ["connect", "connect", "connect", "disconnect"]);
+    assert!(service.last().body.contains("\"cause\":\"disconnect\""));
+}
+
+#[tokio::test]
+async fn a_service_refuses_subscriptions() {
+    let service = Service::start([answer("204 No Content", ""), answer("403 Forbidden", "not for you")]).await;
+    let gateway = with_lifecycle(&service);
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.send("SUBSCRIBE\nid:a\ndestination:/topic/secret\nreceipt:r").await;
+    client.expect_error("handler-failed", 1008).await.with("receipt-id", "r").about("not for you");
 }

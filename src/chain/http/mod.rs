@@ -30,7 +30,8 @@ use tokio::sync::Semaphore;
 use tracing::debug;
 
 use super::template::{RoutePattern, Values, encoded};
-use super::{Answer, Context, Failure, Handler, Request};
+use super::{Answer, Context, Failure, Handler, Request, Variables};
+use crate::message::Headers;
 use breaker::Breaker;
 pub use settings::Settings;
 use sign::Signer;
@@ -42,6 +43,16 @@ const MAX_REASON: usize = 1024;
 const MAX_DOUBLINGS: u32 = 6;
 /// Headers of a client that a service is told, under their own names.
 const PASSED_ON: [&str; 3] = ["content-type", "correlation-id", "traceparent"];
+
+/// What a service is asked, or told.
+struct Question<'a> {
+    event: &'static str,
+    /// May be empty.
+    destination: &'a str,
+    variables: &'a Variables,
+    headers: &'a Headers,
+    body: Bytes,
+}
 
 /// A service behind a route.
 pub(super) struct Service {
@@ -59,7 +70,9 @@ impl Service {
     pub(super) fn new(settings: &Settings, pattern: &RoutePattern) -> Result<Self, (&'static str, String)> {
         let method = settings.method.to_ascii_uppercase();
         let method = match method.as_str() {
-            "GET" | "POST" | "PUT" | "PATCH" | "DELETE" => method.parse::<Method>().map_err(|_| ("method", String::new())),
+            "GET" | "POST" | "PUT" | "PATCH" | "DELETE" => {
+                method.parse::<Method>().map_err(|_| ("method", String::new()))
+            }
             _ => Err(("method", format!("is {:?}; expected GET, POST, PUT, PATCH or DELETE", settings.method))),
         }?;
         for (key, is_good) in [
@@ -166,15 +179,40 @@ impl Service {
         }
     }
 
-    fn headers(&self, uri: &Uri, request: &Request, context: &Context) -> HeaderMap {
-        let event = if request.is_send { "send" } else { "subscribe" };
-        let destination = request.destination.to_string();
+    /// Tells the service of something that has no destination of its own. The body is JSON.
+    pub(super) async fn notify(
+        &self,
+        event: &'static str,
+        body: Bytes,
+        context: &Context,
+    ) -> Result<Option<Answer>, Failure> {
+        let headers = Headers::from([("content-type", "application/json")]);
+        self.ask(
+            Question { event, destination: "", variables: &Variables::default(), headers: &headers, body },
+            context,
+        )
+        .await
+    }
+
+    async fn ask(&self, question: Question<'_>, context: &Context) -> Result<Option<Answer>, Failure> {
+        let uri = self.url.fill(&Values::new(question.variables, context))?;
+        let Ok(_permit) = self.permits.acquire().await else {
+            return Err(Failure::new(503, "the gateway is about to stop"));
+        };
+        let headers = self.headers(&uri, &question, context);
+        self.call(&uri, &headers, &question.body).await
+    }
+
+    fn headers(&self, uri: &Uri, question: &Question<'_>, context: &Context) -> HeaderMap {
+        let Question { event, destination, body, .. } = question;
         let (user, session) = (readable(&context.principal.name), readable(&context.session));
-        let destination = readable(&destination);
+        let destination = plain(destination); // which is encoded where it has to be
         let key = random_key();
         let mut headers = HeaderMap::new();
         for name in PASSED_ON {
-            if let Some(value) = request.headers.get(name).and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+            if let Some(value) =
+                question.headers.get(name).and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok())
+            {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
@@ -186,12 +224,14 @@ impl Service {
         set("stompgate-event", event);
         set("stompgate-user", &user);
         set("stompgate-session", &session);
-        set("stompgate-destination", &destination);
+        if !destination.is_empty() {
+            set("stompgate-destination", &destination);
+        }
         set("idempotency-key", &key);
         if let Some(signer) = &self.signer {
             let path = uri.path_and_query().map_or("/", |path| path.as_str());
             let lines = [self.method.as_str(), path, event, &user, &session, &destination, &key];
-            set("stompgate-signature", &signer.sign(&lines, &request.body));
+            set("stompgate-signature", &signer.sign(&lines, body));
         }
         headers
     }
@@ -200,12 +240,11 @@ impl Service {
 #[async_trait]
 impl Handler for Service {
     async fn handle(&self, request: Request, context: &Context) -> Result<Option<Answer>, Failure> {
-        let uri = self.url.fill(&Values::new(&request.variables, context))?;
-        let Ok(_permit) = self.permits.acquire().await else {
-            return Err(Failure::new(503, "the gateway is about to stop"));
-        };
-        let headers = self.headers(&uri, &request, context);
-        self.call(&uri, &headers, &request.body).await
+        let Request { is_send, destination, variables, headers, body } = request;
+        let event = if is_send { "send" } else { "subscribe" };
+        let destination = destination.to_string();
+        self.ask(Question { event, destination: &destination, variables: &variables, headers: &headers, body }, context)
+            .await
     }
 }
 
@@ -219,15 +258,20 @@ fn told(status: StatusCode) -> u16 {
 
 /// Percent-encoded, but for what is plain and readable: a value of a header that means the same to every service.
 fn readable(value: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'%';
-    let mut readable = String::with_capacity(value.len());
+    plain(&value.replace('%', "%25"))
+}
+
+/// Everything that is not visible ASCII as `%XX`.
+fn plain(value: &str) -> String {
+    let mut plain = String::with_capacity(value.len());
     for character in value.chars() {
-        match u8::try_from(character) {
-            Ok(byte) if is_plain(byte) => readable.push(character),
-            _ => readable.push_str(&encoded(character.encode_utf8(&mut [0; 4]))),
+        if character.is_ascii_graphic() {
+            plain.push(character);
+        } else {
+            plain.push_str(&encoded(character.encode_utf8(&mut [0; 4])));
         }
     }
-    readable
+    plain
 }
 
 /// The same for every attempt at one frame, and for no other.

@@ -5,10 +5,10 @@ mod rate_limit;
 mod set_headers;
 mod validate;
 
+use super::Failure;
 use super::handler::Request;
 use super::settings::RouteSettings;
 use super::template::{RoutePattern, Values};
-use super::Failure;
 pub use rate_limit::Settings as RateLimit;
 
 /// Looks at a frame on its way to a handler, or changes it.
@@ -36,7 +36,8 @@ pub(super) fn steps(
         steps.push(Box::new(schema));
     }
     if !settings.set_headers.is_empty() {
-        let headers = set_headers::SetHeaders::new(&settings.set_headers, pattern).map_err(|why| ("set_headers", why))?;
+        let headers =
+            set_headers::SetHeaders::new(&settings.set_headers, pattern).map_err(|why| ("set_headers", why))?;
         steps.push(Box::new(headers));
     }
     Ok(steps)

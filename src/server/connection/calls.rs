@@ -28,7 +28,10 @@ impl Calls {
     }
 
     /// The next one that has ended.
-    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<(Ticket, Option<Published>, Result<Done, Refusal>)> {
+    pub(super) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<(Ticket, Option<Published>, Result<Done, Refusal>)> {
         let Some(calls) = &mut self.0 else { return Poll::Pending };
         match std::pin::Pin::new(&mut **calls).poll_next(context) {
             Poll::Ready(Some(ended)) => Poll::Ready(ended),
@@ -164,10 +167,9 @@ impl Connection {
     fn ask(&mut self, ticket: Ticket, key: SubscriptionKey, asked: Application) {
         let Some(chained) = self.chained.clone() else { return };
         let subscription = question(key, asked);
-        self.operation =
-            Some(Box::pin(
-                async move { Completed::Done(ticket, None, chained.answer(&subscription).await.map(Done::Handled)) },
-            ));
+        self.operation = Some(Box::pin(async move {
+            Completed::Done(ticket, None, chained.answer(&subscription).await.map(Done::Handled))
+        }));
     }
 
     /// A subscription that begins with the answer of a handler has been opened, and has been answered.
