@@ -29,12 +29,7 @@ impl RoutePattern {
     pub(super) fn parse(text: &str, separators: Separators) -> Result<Self, String> {
         let rest = text.strip_prefix("/app/").filter(|rest| !rest.is_empty());
         let rest = rest.ok_or_else(|| format!("is {text:?}; a route begins with /app/ and goes on"))?;
-        let is_separator = |character| match separators {
-            Separators::Both => character == '/' || character == '.',
-            Separators::Slash => character == '/',
-            Separators::Dot => character == '.',
-        };
-        let parts: Vec<Part> = rest.split(is_separator).map(part).collect::<Result<_, _>>()?;
+        let parts: Vec<Part> = rest.split(|character| separators.has(character)).map(part).collect::<Result<_, _>>()?;
         if parts.iter().rev().skip(1).any(|part| *part == Part::Rest) {
             return Err("has a # that is not at its end".to_owned());
         }
@@ -117,10 +112,8 @@ const RESERVED: [&str; 2] = ["user", "session"];
 fn part(segment: &str) -> Result<Part, String> {
     if let Some(name) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
         let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-        return match is_name {
-            true => Ok(Part::Variable(Text::from(name))),
-            false => Err(format!("has {segment:?}; the name of a variable is letters, digits and _")),
-        };
+        let variable = is_name.then(|| Part::Variable(Text::from(name)));
+        return variable.ok_or_else(|| format!("has {segment:?}; the name of a variable is letters, digits and _"));
     }
     if segment.contains(['{', '}']) {
         return Err(format!("has {segment:?}; a variable is a whole segment"));

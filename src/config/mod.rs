@@ -95,7 +95,7 @@ impl Config {
         faults.join(self.session.check());
         faults.join(self.outbox.check(self.separators()));
         faults.join(self.auth.check());
-        faults.join(self.app.check(self.destination.separators));
+        faults.join(self.app.check(self.separators()));
         faults.join(self.check_app());
         faults.join(self.broker.check());
         faults.join(self.node.check());

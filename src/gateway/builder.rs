@@ -42,7 +42,7 @@ impl Builder {
         F: Fn(Request) -> R + Send + Sync + 'static,
         R: Future<Output = Result<Option<Answer>, Failure>> + Send + 'static,
     {
-        let route = Route::new(pattern, self.config.destination.separators);
+        let route = Route::new(pattern, self.config.separators());
         self.routes.push(match route {
             Ok(route) => Ok(route.handled_by(handler(function))),
             Err(why) => Err(format!("the pattern of a handler {why}")),
@@ -77,7 +77,7 @@ impl Builder {
         let Builder { config, authenticator: own, mut interceptors, routes } = self;
         let routes = routes.into_iter().collect::<Result<Vec<_>, _>>();
         let mut routes = routes.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
-        let configured = config.app.routes(config.destination.separators);
+        let configured = config.app.routes(config.separators());
         routes.extend(configured.map_err(|faults| io::Error::new(io::ErrorKind::InvalidInput, faults))?);
         let observers = config.app.observers();
         interceptors.extend(observers.map_err(|faults| io::Error::new(io::ErrorKind::InvalidInput, faults))?);

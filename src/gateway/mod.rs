@@ -1,7 +1,7 @@
 //! Builds the parts from a [`Config`], joins them, and runs until shutdown.
 
-mod supervisor;
 mod builder;
+mod supervisor;
 
 use std::io;
 use std::net::SocketAddr;

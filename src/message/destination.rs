@@ -64,6 +64,17 @@ pub enum Separators {
     NoSlashInTopics,
 }
 
+impl Separators {
+    /// Whether this character separates segments.
+    pub(crate) fn has(self, character: char) -> bool {
+        match self {
+            Separators::Both | Separators::NoSlashInTopics => character == '/' || character == '.',
+            Separators::Slash => character == '/',
+            Separators::Dot => character == '.',
+        }
+    }
+}
+
 /// How to write a resource for a reader: with the separator which that reader used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Spelling {
@@ -254,13 +265,8 @@ fn parse_pattern(rest: &str, usage: Usage, separators: Separators) -> Result<Pat
     if rest.is_empty() {
         return Err("a name is missing after the last slash");
     }
-    let is_separator = |character| match separators {
-        Separators::Both | Separators::NoSlashInTopics => character == '/' || character == '.',
-        Separators::Slash => character == '/',
-        Separators::Dot => character == '.',
-    };
     let mut canonical = String::with_capacity(rest.len());
-    for (index, segment) in rest.split(is_separator).enumerate() {
+    for (index, segment) in rest.split(|character| separators.has(character)).enumerate() {
         if index > 0 {
             canonical.push('/');
         }

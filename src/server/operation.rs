@@ -20,9 +20,12 @@ use crate::stomp::Reader;
 /// Something under way.
 pub(super) type Operation = Pin<Box<dyn Future<Output = Completed> + Send>>;
 
+/// Who has been let in, with a link, and with the chain if there is one.
+pub(super) type Admitted = (Principal, Arc<dyn Link>, Option<Chained>);
+
 /// How an operation ended.
 pub(super) enum Completed {
-    Authenticated(Ticket, Result<(Principal, Arc<dyn Link>, Option<Chained>), Refusal>),
+    Authenticated(Ticket, Result<Admitted, Refusal>),
     Joined(Ticket, SubscriptionKey, Result<Membership, BrokerError>),
     Opened(Ticket, SubscriptionKey, Result<Box<dyn Subscription>, BrokerError>),
     /// The subscription, and how its deliveries are named.
@@ -64,16 +67,16 @@ pub(super) fn join(
     hub: Hub,
     link: Arc<dyn Link>,
     outbox: Arc<Outbox>,
-    ticket: Ticket,
-    key: SubscriptionKey,
+    (ticket, key): (Ticket, SubscriptionKey),
     source: SharedSource,
     reader: Reader,
     is_held: bool,
 ) -> Operation {
     Box::pin(async move {
-        let joined = match is_held {
-            true => hub.subscribe_held(&link, source, reader, outbox).await,
-            false => hub.subscribe(&link, source, reader, outbox).await,
+        let joined = if is_held {
+            hub.subscribe_held(&link, source, reader, outbox).await
+        } else {
+            hub.subscribe(&link, source, reader, outbox).await
         };
         Completed::Joined(ticket, key, joined)
     })

@@ -32,9 +32,6 @@ impl Step for Authorize {
             [Piece::Variable(name)] => values.get(name) == values.user,
             _ => false,
         };
-        match self.0.iter().any(is_named) {
-            true => Ok(()),
-            false => Err(Failure::new(403, "this user may not do that")),
-        }
+        if self.0.iter().any(is_named) { Ok(()) } else { Err(Failure::new(403, "this user may not do that")) }
     }
 }

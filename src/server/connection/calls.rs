@@ -156,7 +156,7 @@ impl Connection {
         match request {
             Request::Shared(source, reader) => {
                 let (hub, outbox) = (self.services.hub.clone(), Arc::clone(&self.outbox));
-                Some(operation::join(hub, link, outbox, ticket, key, source, reader, is_held))
+                Some(operation::join(hub, link, outbox, (ticket, key), source, reader, is_held))
             }
             Request::Dedicated(request) => Some(operation::subscribe(link, ticket, key, request)),
             Request::Application(_) | Request::Snapshot(..) => None, // neither stands within a snapshot
