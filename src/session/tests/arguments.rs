@@ -12,7 +12,7 @@ fn opened(headers: &str) -> Request {
 fn source(headers: &str) -> Source {
     match opened(headers) {
         Request::Dedicated(Subscribe { source, .. }) => source,
-        Request::Shared(source, _) => panic!("{source:?} is shared"),
+        other => panic!("{other:?} is not dedicated"),
     }
 }
 
