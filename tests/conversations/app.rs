@@ -433,7 +433,7 @@ async fn every_end_of_a_session_is_told_once_with_its_cause() {
     }
     let mut client = Client::connect_with(&gateway, "1.2", "login:dan").await;
     expected.push("disconnect dan shutdown".to_owned());
-    tokio::join!(gateway.shut_down(), client.expect_close(1001));
+    tokio::join!(gateway.shut_down(), client.expect_close(1012));
     assert_eq!(diary.lines(), expected);
 }
 
