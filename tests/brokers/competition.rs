@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use stompgate::broker::{Broker, Event};
-use stompgate::message::{Delivery, Settlement};
+use stompgate::message::{Delivery, Settlement, Usage};
 use tokio::sync::watch;
 
 use crate::harness::{Client, Heard, in_time, text};
@@ -39,6 +39,7 @@ impl Score {
 
 pub(crate) async fn every_message_is_settled_by_exactly_one_reader(broker: Arc<dyn Broker>) {
     let client = Client::of(&broker).await;
+    client.prime(&client.at("/queue/crowd", Usage::Send)).await;
     let score = Arc::new(Score { settled: Mutex::default(), count: watch::Sender::new(0) });
     let mut tasks = Vec::new();
     for seed in 0..READERS {
@@ -99,6 +100,7 @@ async fn publish(client: Client, place: &'static str, publisher: usize) {
 /// The queue is made and removed all the time, and never with a message in it.
 pub(crate) async fn a_queue_that_comes_and_goes_loses_nothing(broker: Arc<dyn Broker>) {
     let client = Client::of(&broker).await;
+    client.prime(&client.at("/queue/a", Usage::Send)).await;
     let publishing = tokio::spawn(publish(client.clone(), "/queue/a", 0));
     for number in 0..EACH {
         let mut reader = client.read_with("/queue/a", 1).await;

@@ -1,5 +1,6 @@
 //! The words in which the cases speak.
 
+use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,7 @@ use stompgate::broker::{
     Subscription,
 };
 use stompgate::message::{
-    Delivery, Destination, Headers, Message, Outcome, Principal, PublishOptions, Separators, Settlement, Usage,
+    Delivery, Destination, Headers, Message, Outcome, Principal, PublishOptions, Separators, Settlement, Text, Usage,
 };
 use tokio::sync::Notify;
 
@@ -25,6 +26,8 @@ pub(crate) struct Client {
     pub(crate) link: Arc<dyn Link>,
     /// In each of this client's names, so that cases can share a real broker.
     pub(crate) mark: String,
+    /// Queues that are there although nobody has read them yet.
+    primed: Arc<Mutex<HashSet<Text>>>,
 }
 
 /// Whoever reads a dedicated subscription.
@@ -54,7 +57,7 @@ impl Client {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let mark = format!("t{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let identity = Identity { principal: Principal { name: "tester".into() }, tenant: None, passcode: None };
-        Client { link: in_time(broker.link(&identity)).await.unwrap(), mark }
+        Client { link: in_time(broker.link(&identity)).await.unwrap(), mark, primed: Arc::default() }
     }
 
     /// A destination of this client's own: the mark stands after the kind.
@@ -75,6 +78,7 @@ impl Client {
     }
 
     pub(crate) async fn publish(&self, message: Message) -> Result<Outcome, BrokerError> {
+        self.prime(&message.destination).await;
         let permit: Permit = in_time(self.link.reserve()).await?;
         in_time(self.link.publish(permit, message)).await
     }
@@ -82,6 +86,16 @@ impl Client {
     /// What is said of a message that nobody was there for, where the broker tells.
     pub(crate) fn unrouted(&self) -> Outcome {
         if self.link.capabilities().reports_unrouted { Outcome::UNROUTED } else { Outcome::DONE }
+    }
+
+    /// Where a queue keeps what is sent to it for a while after its last reader only, it has had one then.
+    pub(crate) async fn prime(&self, destination: &Destination) {
+        let Destination::Queue(name) = destination else { return };
+        let is_new = self.primed.lock().unwrap().insert(name.clone());
+        if is_new && !self.link.capabilities().keeps_queues {
+            // A closed broker says so to whoever publishes.
+            drop(self.open(Source::Queue(name.clone()), 1_000).await);
+        }
     }
 
     /// Sends, and somebody is there for it.
@@ -96,6 +110,9 @@ impl Client {
     }
 
     pub(crate) async fn open(&self, source: Source, prefetch: u16) -> Result<Reader, BrokerError> {
+        if let Source::Queue(name) = &source {
+            self.primed.lock().unwrap().insert(name.clone());
+        }
         let request = Subscribe { source, prefetch, arguments: Headers::new() };
         let subscription = in_time(self.link.subscribe(request)).await?;
         Ok(Reader::of(subscription, self))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stompgate::broker::{Broker, BrokerError, Event, SharedSource};
-use stompgate::message::{Destination, Headers, Outcome, Pattern, Usage};
+use stompgate::message::{Destination, Headers, Pattern, Usage};
 
 use crate::harness::{Client, Ear, Heard};
 
@@ -114,7 +114,7 @@ pub(crate) async fn acknowledged_topics_have_queues_of_their_own(broker: Arc<dyn
         reader.subscription.cancel(false).await.unwrap();
     }
     drop((one, two));
-    assert_eq!(client.publish(client.message("/topic/a/b", "3")).await, Ok(Outcome::UNROUTED));
+    assert_eq!(client.publish(client.message("/topic/a/b", "3")).await, Ok(client.unrouted()));
 }
 
 pub(crate) async fn headers_and_body_arrive_as_sent(broker: Arc<dyn Broker>) {

@@ -23,6 +23,9 @@ pub(crate) async fn a_commit_publishes_and_settles(broker: Arc<dyn Broker>) {
     let job = jobs.expect("job").await;
     let mut messages = to_queues(&client);
     messages.push(client.message("/topic/t", "done"));
+    for message in &messages {
+        client.prime(&message.destination).await;
+    }
     let settlements = vec![(vec![job.id.unwrap()], Settlement::Accept)];
     assert_eq!(commit(&client, Transaction { messages, settlements }).await, Ok(Outcome::DONE));
     ear.until("done").await;

@@ -45,12 +45,29 @@ struct Status {
     state: watch::Sender<LinkState>,
 }
 
+/// What a connection is for.
+#[derive(Clone, Copy)]
+pub(super) struct Plan {
+    name: &'static str,
+    receive_maximum: Option<u16>,
+    is_manual: bool,
+    /// Without it, the broker is not up.
+    is_vital: bool,
+}
+
+/// What gets the messages.
+type Sink = Box<dyn Fn(&Arc<Live>, Arrival) + Send + Sync>;
+
 /// One connection over time.
 pub(super) struct Line {
-    name: &'static str,
-    index: usize,
+    plan: Plan,
+    index: Option<usize>,
     connector: Arc<Connector>,
-    sink: Box<dyn Fn(Arrival) + Send + Sync>,
+    sink: Sink,
+    /// Nobody needs it any more.
+    ended: watch::Sender<bool>,
+    /// Why the broker did not accept it, the last time that it said so.
+    refused: watch::Sender<Option<String>>,
     live: watch::Sender<Option<Arc<Live>>>,
     generations: AtomicU64,
 }
@@ -139,10 +156,14 @@ impl Connector {
     }
 
     /// A connection that has been accepted.
-    async fn connect(&self) -> Result<(Client, Driver, Granted), Fault> {
+    async fn connect(&self, plan: Plan) -> Result<(Client, Driver, Granted), Fault> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).map_err(|why| Fault::Lost(why.to_string()))?;
-        let options = Options { client_id: format!("{}-{}", self.client_id, base64url(&random)) };
+        let options = Options {
+            client_id: format!("{}-{}", self.client_id, base64url(&random)),
+            receive_maximum: plan.receive_maximum,
+            is_manual: plan.is_manual,
+        };
         let (client, mut driver) = wire::open(&self.endpoint, &options).map_err(Fault::Lost)?;
         let accepted = async {
             loop {
@@ -171,7 +192,8 @@ impl Connector {
         }
     }
 
-    fn set_state(&self, line: usize, state: LinkState) {
+    fn set_state(&self, line: Option<usize>, state: LinkState) {
+        let Some(line) = line else { return };
         let mut lines = self.status.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = lines.get_mut(line) {
             *known = state;
@@ -181,25 +203,39 @@ impl Connector {
     }
 }
 
+impl Plan {
+    /// One that everybody shares.
+    pub(super) fn shared(name: &'static str) -> Self {
+        Plan { name, receive_maximum: None, is_manual: false, is_vital: true }
+    }
+
+    /// One for a reader that acknowledges, and may have so much unsettled.
+    pub(super) fn dedicated(name: &'static str, prefetch: u16) -> Self {
+        Plan { name, receive_maximum: Some(prefetch.max(1)), is_manual: true, is_vital: false }
+    }
+}
+
 impl Line {
     /// Begins to connect. It needs a tokio runtime. `sink` gets what arrives, on the task that drives the connection: it
     /// must not wait.
     pub(super) fn start(
         connector: &Arc<Connector>,
-        name: &'static str,
-        sink: impl Fn(Arrival) + Send + Sync + 'static,
+        plan: Plan,
+        sink: impl Fn(&Arc<Live>, Arrival) + Send + Sync + 'static,
     ) -> Arc<Line> {
-        let index = {
+        let index = plan.is_vital.then(|| {
             let mut lines = connector.status.lines.lock().unwrap_or_else(PoisonError::into_inner);
             // One more connection for a broker that is up does not mean that the broker is not.
             lines.push(*connector.status.state.borrow());
             lines.len() - 1
-        };
+        });
         let line = Arc::new(Line {
-            name,
+            plan,
             index,
             connector: Arc::clone(connector),
             sink: Box::new(sink),
+            ended: watch::Sender::new(false),
+            refused: watch::Sender::new(None),
             live: watch::Sender::new(None),
             generations: AtomicU64::new(0),
         });
@@ -217,6 +253,33 @@ impl Line {
         &self.connector
     }
 
+    /// Ends it, after what has been handed over.
+    pub(super) fn end(&self) {
+        self.ended.send_replace(true);
+    }
+
+    /// Comes back when it is ended, or the broker is closed.
+    async fn finished(&self) {
+        let mut ended = self.ended.subscribe();
+        tokio::select! {
+            () = self.connector.closed() => {}
+            _ = ended.wait_for(|ended| *ended) => {}
+        }
+    }
+
+    /// The connection, when there is one, or why the broker does not accept it.
+    pub(super) async fn up_or_refused(&self) -> Result<Arc<Live>, BrokerError> {
+        let mut refused = self.refused.subscribe();
+        tokio::select! {
+            biased;
+            up = self.up() => up,
+            why = refused.wait_for(Option::is_some) => {
+                let why = why.ok().and_then(|why| why.clone()).unwrap_or_default();
+                Err(BrokerError::Rejected(format!("the MQTT broker does not accept one more connection: {why}")))
+            }
+        }
+    }
+
     /// The connection, if there is one now.
     pub(super) fn now(&self) -> Option<Arc<Live>> {
         self.live.borrow().clone()
@@ -227,7 +290,7 @@ impl Line {
         let mut live = self.live.subscribe();
         tokio::select! {
             biased;
-            () = self.connector.closed() => Err(BrokerError::Unavailable),
+            () = self.finished() => Err(BrokerError::Unavailable),
             up = live.wait_for(Option::is_some) => {
                 up.ok().and_then(|live| live.clone()).ok_or(BrokerError::Unavailable)
             }
@@ -239,7 +302,7 @@ impl Line {
         let mut live = self.live.subscribe();
         let is_gone = |live: &Option<Arc<Live>>| live.as_ref().is_none_or(|live| live.generation != generation);
         tokio::select! {
-            () = self.connector.closed() => {}
+            () = self.finished() => {}
             _ = live.wait_for(is_gone) => {}
         }
     }
@@ -247,11 +310,11 @@ impl Line {
     /// Makes the connection again and again until the broker is closed.
     async fn keep(&self) {
         let mut attempt = 0;
-        while !self.connector.is_closed() {
+        loop {
             let connected = tokio::select! {
                 biased;
-                () = self.connector.closed() => return,
-                connected = self.connector.connect() => connected,
+                () = self.finished() => return,
+                connected = self.connector.connect(self.plan) => connected,
             };
             match connected {
                 Ok((client, driver, granted)) => {
@@ -259,18 +322,21 @@ impl Line {
                     self.hold(client, driver, granted).await;
                 }
                 Err(fault) => {
+                    if let Fault::Refused(why) = &fault {
+                        self.refused.send_replace(Some(why.clone()));
+                    }
                     let text = self.connector.told(fault);
                     // An outage is told once, not at each attempt.
                     if attempt == 0 {
-                        warn!(connection = self.name, "{text}");
+                        warn!(connection = self.plan.name, "{text}");
                     } else {
-                        debug!(connection = self.name, "{text}");
+                        debug!(connection = self.plan.name, "{text}");
                     }
                     attempt += 1;
                 }
             }
             tokio::select! {
-                () = self.connector.closed() => return,
+                () = self.finished() => return,
                 () = self.connector.pause(attempt) => {}
             }
         }
@@ -279,32 +345,38 @@ impl Line {
     /// Lends a connection out until it breaks or the broker is closed.
     async fn hold(&self, client: Client, mut driver: Driver, granted: Granted) {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
-        info!(connection = self.name, generation, "connected to the broker");
+        if self.plan.is_vital {
+            info!(connection = self.plan.name, generation, "connected to the broker");
+        } else {
+            debug!(connection = self.plan.name, generation, "connected to the broker");
+        }
+        self.refused.send_replace(None);
         self.connector.reconnects.fetch_add(u64::from(generation > 1), Ordering::Relaxed);
         self.connector.connections.fetch_add(1, Ordering::Relaxed);
-        self.live.send_replace(Some(Arc::new(Live { client: client.clone(), granted, generation })));
+        let live = Arc::new(Live { client: client.clone(), granted, generation });
+        self.live.send_replace(Some(Arc::clone(&live)));
         self.connector.set_state(self.index, LinkState::Up);
         let fault = tokio::select! {
-            fault = self.drive(&mut driver) => fault,
-            () = self.connector.closed() => {
+            fault = self.drive(&live, &mut driver) => Some(fault),
+            () = self.finished() => {
                 client.disconnect();
                 // It ends when that is written; a broker that does not read keeps nobody.
-                let _ = tokio::time::timeout(CLOSING, self.drive(&mut driver)).await;
-                Fault::Lost("the gateway ends".to_owned())
+                let _ = tokio::time::timeout(CLOSING, self.drive(&live, &mut driver)).await;
+                None
             }
         };
         self.live.send_replace(None);
         self.connector.connections.fetch_sub(1, Ordering::Relaxed);
         self.connector.set_state(self.index, LinkState::Recovering);
-        if !self.connector.is_closed() {
-            warn!(connection = self.name, generation, ?fault, "the connection to the broker is gone");
+        if let Some(fault) = fault {
+            warn!(connection = self.plan.name, generation, ?fault, "the connection to the broker is gone");
         }
     }
 
-    async fn drive(&self, driver: &mut Driver) -> Fault {
+    async fn drive(&self, live: &Arc<Live>, driver: &mut Driver) -> Fault {
         loop {
             match driver.next().await {
-                Ok(Event::Arrived(arrival)) => (self.sink)(arrival),
+                Ok(Event::Arrived(arrival)) => (self.sink)(live, arrival),
                 Ok(Event::Up(_) | Event::Other) => {}
                 Err(fault) => return fault,
             }

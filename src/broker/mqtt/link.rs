@@ -1,21 +1,30 @@
 //! The broker and its one link: that of the gateway's own login, shared by all sessions.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use super::connection::{Connector, Line};
+use super::connection::{Connector, Line, Plan};
+use super::dedicated::{Copies, Dedicated, Home, Mailboxes, Replies};
 use super::names::Names;
-use super::publisher::Publisher;
+use super::properties::Reading;
+use super::publisher::{Publisher, refuse_arguments};
+use super::queues::Queues;
 use super::settings::{Settings, Version};
 use super::shared::SharedTopics;
+use crate::broker::base64::base64url;
 use crate::broker::{
     Broker, BrokerError, Capabilities, Confirmation, Identity, Link, LinkState, Permit, Shared, SharedSource, Source,
     Subscribe, Subscriber, Subscription, Transaction,
 };
 use crate::message::{DeliveryId, DurableName, Message, Outcome, Settlement};
 use crate::metrics::Figures;
+
+/// What nobody has read has so long to be published again when the gateway ends.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// An MQTT broker.
 pub struct Mqtt {
@@ -34,12 +43,19 @@ pub struct ConnectError {
 }
 
 struct MqttLink {
+    connector: Arc<Connector>,
     publishing: Arc<Line>,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
     window: Arc<Semaphore>,
     max_unconfirmed: usize,
-    shared: SharedTopics,
-    version: Version,
+    shared: Arc<SharedTopics>,
+    queues: Arc<Queues>,
+    mailboxes: Arc<Mailboxes>,
+    next_consumer: AtomicU64,
+    reading: Reading,
+    max_waiting: usize,
+    /// In the reply addresses that are made here.
+    node: String,
 }
 
 /// Begins to connect. It needs a tokio runtime. The broker need not be there yet: see [`Broker::state`].
@@ -50,14 +66,25 @@ pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
     let connector = Connector::new(settings).map_err(|(key, why)| ConnectError { key, why })?;
     let names = Names { system_topics: settings.system_topics };
     let max_unconfirmed = settings.max_unconfirmed.min(Semaphore::MAX_PERMITS);
-    let publishing = Line::start(&connector, "publishing", |_| {});
+    let reading = Reading { names, version: settings.version, envelope: settings.envelope };
+    let publishing = Line::start(&connector, Plan::shared("publishing"), |_, _| {});
+    let publisher = Arc::new(Publisher::start(settings, names, &publishing));
+    let mut node = [0; 6];
+    getrandom::fill(&mut node)
+        .map_err(|why| ConnectError { key: "broker.kind", why: format!("there is no randomness: {why}") })?;
     let link = MqttLink {
-        publisher: Publisher::start(settings, names, &publishing),
+        connector: Arc::clone(&connector),
+        queues: Queues::new(settings, &connector, &publisher, reading),
+        publisher,
         window: Arc::new(Semaphore::new(max_unconfirmed)),
         max_unconfirmed,
-        shared: SharedTopics::start(settings, names, &connector),
+        shared: Arc::new(SharedTopics::start(settings, reading, &connector)),
         publishing,
-        version: settings.version,
+        mailboxes: Arc::default(),
+        next_consumer: AtomicU64::new(1),
+        reading,
+        max_waiting: settings.max_waiting,
+        node: base64url(&node),
     };
     Ok(Arc::new(Mqtt { connector, link: Arc::new(link) }))
 }
@@ -92,9 +119,13 @@ impl Broker for Mqtt {
         figures.gauge("stompgate_mqtt_shared_subscriptions", "Filters that plain topics are read by.", filters);
         let dropped = link.publisher.headers_dropped();
         figures.counter("stompgate_mqtt_headers_dropped_total", "Headers that MQTT 3.1.1 could not carry.", dropped);
+        let lost = link.queues.lost();
+        figures.counter("stompgate_mqtt_queue_lost_total", "Messages of queues that no reader was left for.", lost);
     }
 
     async fn close(&self) {
+        // What no reader has is for other gateways; a broker that does not answer keeps nobody.
+        let _ = tokio::time::timeout(CLOSING, self.link.queues.shut_down()).await;
         self.connector.shut_down().await;
     }
 }
@@ -116,7 +147,7 @@ impl Link for MqttLink {
             durable: false,
             atomic_transactions: false,
             user_id: false,
-            reports_unrouted: self.version == Version::V5,
+            reports_unrouted: self.reading.version == Version::V5,
             keeps_queues: false,
         }
     }
@@ -143,30 +174,43 @@ impl Link for MqttLink {
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Box<dyn Subscription>, BrokerError> {
-        if let Some((name, _)) = request.arguments.iter().next() {
-            let why = "MQTT has no arguments of queues".to_owned();
-            return Err(BrokerError::Unsupported { what: name.to_string(), why });
-        }
-        let (what, why) = match request.source {
-            Source::ExistingQueue(_) => ("/amq/queue", "it is a thing of AMQP; on MQTT use /topic/…"),
-            Source::Exchange { .. } => ("/exchange", "it is a thing of AMQP; on MQTT use /topic/…"),
-            Source::Named { .. } => ("x-queue-name", "it is a thing of AMQP; on MQTT use /topic/…"),
-            Source::Queue(_) => ("SUBSCRIBE to /queue", "this version reads /topic and /user only on MQTT"),
-            Source::Topic(_) => ("acknowledgements of a topic", "on MQTT this version has ack:auto only"),
-            Source::Durable(..) => ("a durable subscription", "this version has none on MQTT"),
-            Source::Reply => ("/temp-queue", "this version has no reply addresses on MQTT"),
+        refuse_arguments(&request.arguments)?;
+        let unsupported =
+            |what: &str, why: &str| Err(BrokerError::Unsupported { what: what.to_owned(), why: why.to_owned() });
+        let home = match request.source {
+            Source::Queue(name) => {
+                let member = self.queues.open(&name, request.prefetch).await?;
+                Home::Queue(Arc::clone(&self.queues), member)
+            }
+            Source::Topic(pattern) => {
+                let (prefetch, most) = (request.prefetch, self.max_waiting);
+                Home::Topic(Copies::open(&self.connector, self.reading, pattern, prefetch, most).await?)
+            }
+            Source::Reply => {
+                let (prefetch, most) = (request.prefetch, self.max_waiting);
+                Home::Reply(Replies::open(&self.shared, &self.node, prefetch, most).await?)
+            }
+            Source::Durable(..) => return unsupported("a durable subscription", "this version has none on MQTT"),
+            Source::ExistingQueue(_) => {
+                return unsupported("/amq/queue", "it is a thing of AMQP; on MQTT use /queue/…");
+            }
+            Source::Named { .. } => return unsupported("x-queue-name", "it is a thing of AMQP; on MQTT use /queue/…"),
+            Source::Exchange { .. } => return unsupported("/exchange", "it is a thing of AMQP; on MQTT use /topic/…"),
         };
-        Err(BrokerError::Unsupported { what: what.to_owned(), why: why.to_owned() })
+        let consumer = self.next_consumer.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(Dedicated::new(consumer, home, &self.mailboxes)))
     }
 
-    fn settle(&self, _deliveries: &[DeliveryId], _settlement: Settlement) -> Confirmation {
-        Confirmation::Ready(Ok(Outcome { settled: false, ..Outcome::DONE }))
+    fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> Confirmation {
+        let settled = self.mailboxes.settle(deliveries, settlement);
+        Confirmation::Ready(Ok(Outcome { settled, ..Outcome::DONE }))
     }
 
     /// Not atomic: MQTT has no transactions. Nothing is settled unless all is published.
     async fn commit(&self, transaction: Transaction) -> Result<Confirmation, BrokerError> {
         let Transaction { messages, settlements } = transaction;
-        if settlements.iter().any(|(deliveries, _)| !deliveries.is_empty()) {
+        let mut settled = settlements.iter().flat_map(|(deliveries, _)| deliveries);
+        if !settled.all(|delivery| self.mailboxes.holds(*delivery)) {
             return Err(BrokerError::DeliveryLost);
         }
         messages.iter().try_for_each(|message| self.publisher.check(message))?;
@@ -175,6 +219,7 @@ impl Link for MqttLink {
             // With quality of service 0 there would be no answer to wait for.
             published.push(self.publisher.publish(self.reserve().await?, &message, 1));
         }
+        let mailboxes = Arc::clone(&self.mailboxes);
         let (answer, confirmation) = oneshot::channel();
         tokio::spawn(async move {
             let mut outcome = Ok(Outcome::DONE);
@@ -183,6 +228,11 @@ impl Link for MqttLink {
                     (Ok(one), Ok(all)) => all.routed &= one.routed,
                     (Err(failed), Ok(_)) => outcome = Err(failed),
                     (_, Err(_)) => {}
+                }
+            }
+            if let Ok(all) = &mut outcome {
+                for (deliveries, settlement) in &settlements {
+                    all.settled &= mailboxes.settle(deliveries, *settlement);
                 }
             }
             let _ = answer.send(outcome); // whoever asked may be gone

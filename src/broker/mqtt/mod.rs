@@ -20,13 +20,19 @@ mod settings;
 #[cfg(feature = "mqtt")]
 mod connection;
 #[cfg(feature = "mqtt")]
+mod dedicated;
+#[cfg(feature = "mqtt")]
 mod link;
+#[cfg(feature = "mqtt")]
+mod mailbox;
 #[cfg(feature = "mqtt")]
 mod names;
 #[cfg(feature = "mqtt")]
 mod properties;
 #[cfg(feature = "mqtt")]
 mod publisher;
+#[cfg(feature = "mqtt")]
+mod queues;
 #[cfg(feature = "mqtt")]
 mod shared;
 #[cfg(feature = "mqtt")]

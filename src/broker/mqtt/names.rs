@@ -6,6 +6,8 @@ use crate::message::{Destination, Pattern, Segment, Text, decode, is_open_to_wil
 
 /// Topics of these names are somebody's private reply address.
 const REPLY: &str = "stompgate/reply/";
+/// Below it are messages of the gateway to itself.
+pub(super) const FENCES: &str = "stompgate/fence/";
 const USER: &str = "stompgate/user/";
 const QUEUE: &str = "queue/";
 /// The first segment of the topics behind `/queue`.
@@ -39,7 +41,7 @@ impl Names {
                 }
                 plain(name)
             }
-            Destination::Queue(name) => expressible(format!("{QUEUE}{}", queue(name)?)),
+            Destination::Queue(name) => queue_topic(name),
             Destination::User { user: Some(user), name } => expressible(of_user(user, name).as_str().to_owned()),
             Destination::ReplyQueue(name) => self.reply(name),
             Destination::User { user: None, .. } => Err(unsupported("/user without a name".to_owned(), INSTEAD)),
@@ -97,6 +99,9 @@ pub(super) fn read(topic: &str) -> Option<(Pattern, Destination)> {
         let (_, name) = rest.split_once('/')?;
         let name = Pattern::canonical(name.to_owned());
         return Some((Pattern::canonical(topic.to_owned()), Destination::User { user: None, name }));
+    }
+    if is_reply(topic) {
+        return Some((Pattern::name(topic.split('/')), Destination::ReplyQueue(Text::from(topic))));
     }
     if topic.starts_with(QUEUE) {
         return None; // read as /queue only, even by a wildcard
@@ -178,11 +183,19 @@ fn plain_segment(segment: &str) -> Result<Text, BrokerError> {
     Ok(Text::from(&*text))
 }
 
-fn queue(name: &Text) -> Result<&str, BrokerError> {
+/// The topic behind a queue.
+pub(super) fn queue_topic(name: &Text) -> Result<String, BrokerError> {
     if name.contains(['+', '#']) {
         return Err(unsupported(format!("the queue {name:?}"), "on MQTT + and # are wildcards"));
     }
-    Ok(name)
+    expressible(format!("{QUEUE}{name}"))
+}
+
+/// A reply address that nobody else has or guesses: 128 random bits.
+pub(super) fn new_reply(node: &str) -> Result<String, BrokerError> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|_| BrokerError::Unavailable)?;
+    Ok(format!("{REPLY}{node}/{}", base64url(&bytes)))
 }
 
 fn expressible(topic: String) -> Result<String, BrokerError> {

@@ -3,20 +3,42 @@
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::names::{is_reply, is_text};
+use super::names::{Names, is_reply, is_text};
+use super::settings::Version;
 use super::wire::{Arrival, Packet, Properties};
 use crate::broker::BrokerError;
 use crate::broker::base64::{base64url, decoded};
-use crate::message::{Headers, Message, Text};
+use crate::message::{Destination, Headers, Message, PublishOptions, Text};
 
 /// Marks what may have been published before (contract, §4).
 pub(super) const REPUBLISHED: &str = "stompgate-republished";
+/// Marks what was delivered before, and could not be returned to the broker but as a new message.
+pub(super) const REDELIVERED: &str = "stompgate-redelivered";
 /// What a reply address looks like to a STOMP client.
 const REPLY_QUEUE: &str = "/reply-queue/";
 /// Before correlation data that is no text.
 const BASE64: &str = "base64:";
 /// The longest string or binary that MQTT has.
 const LONGEST: usize = 65_535;
+
+/// How messages that come are read.
+#[derive(Clone, Copy)]
+pub(super) struct Reading {
+    pub(super) names: Names,
+    pub(super) version: Version,
+    pub(super) envelope: bool,
+}
+
+impl Reading {
+    /// A message that was sent to this destination.
+    pub(super) fn message(self, destination: Destination, arrival: &Arrival) -> Message {
+        let (headers, body) = match self.version {
+            Version::V5 => (headers(arrival), arrival.payload.clone()),
+            Version::V311 => plain_headers(arrival, self.envelope),
+        };
+        Message { destination, headers, body, options: PublishOptions::default() }
+    }
+}
 
 /// A message on its way to the broker, by MQTT 5.
 pub(super) fn packet(message: &Message, topic: String, qos: u8) -> Result<Packet, BrokerError> {
@@ -180,7 +202,6 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::message::{Destination, PublishOptions};
 
     fn message<const COUNT: usize>(headers: [(&str, &str); COUNT], body: &'static [u8]) -> Message {
         Message {

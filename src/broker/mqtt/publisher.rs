@@ -22,7 +22,7 @@ use super::properties;
 use super::settings::{Settings, Version};
 use super::wire::{Granted, Packet, Published};
 use crate::broker::{BrokerError, Confirmation, Permit};
-use crate::message::{Destination, Message, Outcome};
+use crate::message::{Destination, Headers, Message, Outcome};
 
 /// A message that was on its way so often when the connection broke goes alone.
 const SUSPECT: u32 = 2;
@@ -121,6 +121,9 @@ impl Publisher {
             let why = "only a /topic/ has a last value".to_owned();
             return Err(BrokerError::Unsupported { what: "retain:true".to_owned(), why });
         }
+        if let Some(arguments) = &message.options.arguments {
+            refuse_arguments(arguments)?;
+        }
         let options = &message.options;
         let usual = if options.persistent { self.qos.max(1) } else { self.qos };
         let qos = options.qos.unwrap_or(usual.max(at_least));
@@ -142,6 +145,17 @@ impl Publisher {
                 "MQTT 3.1.1 carries no headers, so those of all messages are dropped; the setting \
                    broker.mqtt.envelope puts them into the payload"
             );
+        }
+    }
+}
+
+/// MQTT has no arguments of queues.
+pub(super) fn refuse_arguments(arguments: &Headers) -> Result<(), BrokerError> {
+    match arguments.iter().next() {
+        None => Ok(()),
+        Some((name, _)) => {
+            let why = "MQTT has no arguments of queues".to_owned();
+            Err(BrokerError::Unsupported { what: name.to_string(), why })
         }
     }
 }

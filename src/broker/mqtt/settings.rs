@@ -41,6 +41,13 @@ pub struct Settings {
     pub linger: Duration,
     /// Connections for topics whose filters overlap, where the broker does not say which filter a message is for.
     pub max_lanes: usize,
+    /// The part of `$share/<group>/queue/N` that all gateways in front of this broker have in common.
+    pub group: String,
+    /// With 3.1.1: whether the broker has shared subscriptions, and so `/queue`. MQTT 5 brokers say it themselves.
+    pub shared_subscriptions: bool,
+    /// Messages that may wait for one reader of a queue, or of a topic with acknowledgements, where the broker does not
+    /// wait for it: those of quality of service 0, and answers to a reply address.
+    pub max_waiting: usize,
     /// Let clients read `$SYS/…`, which tells of everybody else.
     pub system_topics: bool,
     /// With 3.1.1: put headers and body into one JSON document. Otherwise headers are dropped.
@@ -80,6 +87,9 @@ impl Default for Settings {
             subscribe_qos: 1,
             linger: Duration::from_secs(5),
             max_lanes: 16,
+            group: "stompgate".to_owned(),
+            shared_subscriptions: false,
+            max_waiting: 10_000,
             system_topics: false,
             envelope: false,
             ca: None,
@@ -115,6 +125,8 @@ impl Settings {
             |text: &str| text.chars().all(|character| character.is_ascii_alphanumeric() || "-_.".contains(character));
         let good = (1..=LONGEST_CLIENT_ID).contains(&id.len()) && plain(id);
         faults.demand(good, "broker.mqtt.client_id", "must be 1 to 64 letters, digits, dashes, underscores or dots");
+        let good = !self.group.is_empty() && !self.group.contains(['/', '+', '#', '\0']);
+        faults.demand(good, "broker.mqtt.group", "must be a name without /, + and #");
         let seconds = self.keep_alive.as_secs();
         let whole = self.keep_alive == Duration::from_secs(seconds) && (1..=u64::from(u16::MAX)).contains(&seconds);
         faults.demand(whole, "broker.mqtt.keep_alive", "must be whole seconds, at least one");
@@ -123,9 +135,11 @@ impl Settings {
         }
         let good = (SMALLEST_PACKET..=LARGEST_PACKET).contains(&self.max_packet);
         faults.demand(good, "broker.mqtt.max_packet", "must be 65536 to 268435460");
-        for (key, number) in
-            [("broker.mqtt.max_unconfirmed", self.max_unconfirmed), ("broker.mqtt.max_lanes", self.max_lanes)]
-        {
+        for (key, number) in [
+            ("broker.mqtt.max_unconfirmed", self.max_unconfirmed),
+            ("broker.mqtt.max_lanes", self.max_lanes),
+            ("broker.mqtt.max_waiting", self.max_waiting),
+        ] {
             faults.demand(number >= 1, key, "must be at least 1");
         }
         for (key, time) in
@@ -164,6 +178,9 @@ mod tests {
             "broker.mqtt.uri: must begin with mqtt://, mqtts://, ws:// or wss://"
         );
         assert!(faults(&Settings { envelope: true, ..Settings::default() }).starts_with("broker.mqtt.envelope: "));
+        assert!(
+            faults(&Settings { group: "a/b".to_owned(), ..Settings::default() }).starts_with("broker.mqtt.group: ")
+        );
         assert!(faults(&Settings { ca: Some("x".into()), ..Settings::default() }).starts_with("broker.mqtt.ca: "));
         assert!(faults(&Settings { qos: 3, ..Settings::default() }).starts_with("broker.mqtt.qos: "));
     }

@@ -18,17 +18,17 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::connection::{Connector, Line, Live};
-use super::names::{self, Names, Wanted};
-use super::properties;
+use super::connection::{Connector, Line, Live, Plan};
+use super::names::{self, FENCES, Wanted};
+use super::properties::Reading;
 use super::settings::{Settings, Version};
 use super::wire::{Answer, Arrival, Filter, Packet, Subscribed};
 use crate::broker::base64::base64url;
 use crate::broker::{BrokerError, Shared, SharedSource, Subscriber};
-use crate::message::{Message, Pattern, PublishOptions};
+use crate::message::Pattern;
 
 /// A message to ourselves is back within this time, or is not waited for: a broker may not let us publish it.
-const FENCE: Duration = Duration::from_secs(2);
+pub(super) const FENCE: Duration = Duration::from_secs(2);
 /// So many subscriptions are on their way at a time when all are made again.
 const BATCH: usize = 64;
 
@@ -41,9 +41,7 @@ pub(super) struct SharedTopics {
 }
 
 struct Common {
-    names: Names,
-    version: Version,
-    envelope: bool,
+    reading: Reading,
     qos: u8,
     linger: Duration,
 }
@@ -104,14 +102,8 @@ struct Guard {
 
 impl SharedTopics {
     /// Nothing is read yet; the first connection is made now.
-    pub(super) fn start(settings: &Settings, names: Names, connector: &Arc<Connector>) -> Self {
-        let common = Arc::new(Common {
-            names,
-            version: settings.version,
-            envelope: settings.envelope,
-            qos: settings.subscribe_qos,
-            linger: settings.linger,
-        });
+    pub(super) fn start(settings: &Settings, reading: Reading, connector: &Arc<Connector>) -> Self {
+        let common = Arc::new(Common { reading, qos: settings.subscribe_qos, linger: settings.linger });
         let first = Lane::start(&common, connector);
         SharedTopics {
             connector: Arc::clone(connector),
@@ -128,7 +120,7 @@ impl SharedTopics {
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<Box<dyn Shared>, BrokerError> {
         let (wanted, pattern) = match source {
-            SharedSource::Topic(pattern) => (self.common.names.filter(&pattern)?, pattern),
+            SharedSource::Topic(pattern) => (self.common.reading.names.filter(&pattern)?, pattern),
             SharedSource::User { user, name } => (names::user_filter(&user, &name)?, names::of_user(&user, &name)),
         };
         let granted = self.first().open().await?.granted.clone();
@@ -174,6 +166,35 @@ impl SharedTopics {
             }
         };
         Ok(Guard::register(&lane, wanted.filter, pattern, subscriber))
+    }
+
+    /// Reads one topic of our own.
+    pub(super) async fn listen(
+        &self,
+        topic: String,
+        subscriber: Arc<dyn Subscriber>,
+    ) -> Result<Box<dyn Shared>, BrokerError> {
+        let identifiers = self.first().open().await?.granted.identifiers;
+        let pattern = Pattern::name(topic.split('/'));
+        let wanted = Wanted { filter: topic, is_wider: false };
+        let guard = self.register(wanted, pattern, subscriber, identifiers)?;
+        guard.subscribe().await?;
+        Ok(Box::new(guard))
+    }
+
+    /// Ends what [`SharedTopics::listen`] began, without lingering; comes back when the broker has done it, too.
+    pub(super) async fn close_now(&self, topic: &str) {
+        if let Some(answer) = self.forget(topic) {
+            answer.await;
+        }
+    }
+
+    /// The same, for those who do not wait.
+    pub(super) fn forget(&self, topic: &str) -> Option<Answer<()>> {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lane = lanes.iter().find(|lane| lane.index().filters.contains_key(topic))?;
+        lane.remove(topic)?;
+        lane.line.now().map(|live| live.client.unsubscribe(topic.to_owned()))
     }
 
     /// How many filters are subscribed to.
@@ -227,7 +248,7 @@ impl Guard {
                     return Ok(());
                 }
                 Subscribed::Lost => {}
-                refused => return Err(told(refused, &self.pattern)),
+                refused => return Err(refused.told(&format!("the topic {}", self.pattern))),
             }
             attempt += 1;
             self.lane.line.connector().pause(attempt).await;
@@ -303,14 +324,14 @@ impl Lane {
     fn start(common: &Arc<Common>, connector: &Arc<Connector>) -> Arc<Lane> {
         let lane = Arc::new_cyclic(|weak: &Weak<Lane>| {
             let weak = weak.clone();
-            let sink = move |arrival| {
+            let sink = move |_: &Arc<Live>, arrival: Arrival| {
                 if let Some(lane) = weak.upgrade() {
-                    lane.deliver(arrival);
+                    lane.deliver(&arrival);
                 }
             };
             Lane {
                 common: Arc::clone(common),
-                line: Line::start(connector, "shared", sink),
+                line: Line::start(connector, Plan::shared("shared"), sink),
                 index: Mutex::default(),
                 open: watch::Sender::new(None),
             }
@@ -371,7 +392,7 @@ impl Lane {
     }
 
     /// On the task that drives the connection.
-    fn deliver(&self, arrival: Arrival) {
+    fn deliver(&self, arrival: &Arrival) {
         if arrival.topic.starts_with(FENCES) {
             if let Some(fence) = self.index().fences.remove(&*arrival.topic) {
                 let _ = fence.send(()); // whoever waited may have given up
@@ -383,7 +404,7 @@ impl Lane {
         let mut replays = Vec::new();
         {
             let index = self.index();
-            for upstream in index.meant(&arrival) {
+            for upstream in index.meant(arrival) {
                 if arrival.retain {
                     let wanted = upstream.replaying.iter().filter(|replay| replay.reader.pattern.matches(&name));
                     replays.extend(wanted.map(|replay| (Arc::clone(&replay.reader.subscriber), replay.number)));
@@ -396,11 +417,7 @@ impl Lane {
         if readers.is_empty() && replays.is_empty() {
             return; // the filter is wider than the pattern, or lingers
         }
-        let (headers, body) = match self.common.version {
-            Version::V5 => (properties::headers(&arrival), arrival.payload),
-            Version::V311 => properties::plain_headers(&arrival, self.common.envelope),
-        };
-        let message = Arc::new(Message { destination, headers, body, options: PublishOptions::default() });
+        let message = Arc::new(self.common.reading.message(destination, arrival));
         for subscriber in readers {
             subscriber.deliver(&message);
         }
@@ -419,14 +436,14 @@ impl Lane {
                     return Ok(());
                 }
                 Subscribed::Lost => self.line.connector().pause(0).await,
-                refused => return Err(told(refused, &Pattern::name(filter.split('/')))),
+                refused => return Err(refused.told(&format!("the topic {filter}"))),
             }
         }
     }
 
     /// Lets the retained messages go by that nobody has asked for: under 3.1.1, each SUBSCRIBE brings them.
     async fn let_pass(&self, live: &Live, qos: u8) {
-        if self.common.version == Version::V311 {
+        if self.common.reading.version == Version::V311 {
             self.fence(live, qos).await;
         }
     }
@@ -452,7 +469,7 @@ impl Lane {
             debug!("the broker does not let the gateway talk to itself below {FENCES}");
         }
         self.index().fences.remove(&topic);
-        live.client.unsubscribe(topic);
+        drop(live.client.unsubscribe(topic));
     }
 
     /// Hands a SUBSCRIBE over at once.
@@ -471,7 +488,7 @@ impl Lane {
             let is_over = upstream.idle.is_some_and(|since| since.elapsed() >= self.common.linger);
             if is_over {
                 identifiers.remove(&upstream.identifier);
-                live.client.unsubscribe(filter.clone());
+                drop(live.client.unsubscribe(filter.clone()));
             }
             !is_over
         });
@@ -480,15 +497,16 @@ impl Lane {
     /// The broker does not want this filter any more.
     fn end(&self, filter: &str, refused: Subscribed) {
         warn!(filter, ?refused, "the broker does not grant a subscription again");
-        let reason = told(refused, &Pattern::name(filter.split('/')));
-        let gone = {
-            let mut index = self.index();
-            let gone = index.filters.remove(filter);
-            gone.inspect(|upstream| _ = index.identifiers.remove(&upstream.identifier))
-        };
-        for reader in gone.into_iter().flat_map(|upstream| upstream.readers.into_values()) {
+        let reason = refused.told(&format!("the topic {filter}"));
+        for reader in self.remove(filter).into_iter().flat_map(|upstream| upstream.readers.into_values()) {
             reader.subscriber.ended(&reason);
         }
+    }
+
+    fn remove(&self, filter: &str) -> Option<Upstream> {
+        let mut index = self.index();
+        let gone = index.filters.remove(filter);
+        gone.inspect(|upstream| _ = index.identifiers.remove(&upstream.identifier))
     }
 
     /// The connection, when all subscriptions are there. `Err` when the broker is closed.
@@ -521,9 +539,6 @@ impl Lane {
     }
 }
 
-/// Below it are the messages to ourselves.
-const FENCES: &str = "stompgate/fence/";
-
 impl Index {
     /// The subscriptions that a message came by, as far as the broker says it.
     fn meant<'a>(&'a self, arrival: &'a Arrival) -> Box<dyn Iterator<Item = &'a Upstream> + 'a> {
@@ -532,17 +547,6 @@ impl Index {
         }
         let named = arrival.subscriptions.iter().filter_map(|identifier| self.identifiers.get(identifier));
         Box::new(named.filter_map(|filter| self.filters.get(filter)))
-    }
-}
-
-fn told(refused: Subscribed, pattern: &Pattern) -> BrokerError {
-    let what = format!("the topic {pattern}");
-    match refused {
-        Subscribed::Forbidden => {
-            BrokerError::Rejected(format!("{what}: the MQTT broker does not let the gateway read it"))
-        }
-        Subscribed::Refused(reason) => BrokerError::Rejected(format!("{what}: {reason}")),
-        Subscribed::Granted(_) | Subscribed::Lost => BrokerError::Unavailable,
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use super::address::Address;
 use super::settings::Version;
+use crate::broker::BrokerError;
 use crate::message::Text;
 
 /// Requests that are written to a socket at once.
@@ -34,6 +35,10 @@ pub(super) struct Endpoint {
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) client_id: String,
+    /// Messages that may be on their way to us without their acknowledgement, if that is to be bounded.
+    pub(super) receive_maximum: Option<u16>,
+    /// Nothing is acknowledged but by [`Client::acknowledge`].
+    pub(super) is_manual: bool,
 }
 
 /// What the broker said in its CONNACK; under 3.1.1, what is usual.
@@ -115,6 +120,10 @@ pub(super) struct Packet {
 pub(super) struct Arrival {
     pub(super) topic: Text,
     pub(super) qos: u8,
+    /// Names it to the broker until it is acknowledged; 0 if there is nothing to acknowledge.
+    pub(super) packet: u16,
+    /// The broker has sent it before.
+    pub(super) dup: bool,
     /// It is the last value of its topic, sent because we have subscribed.
     pub(super) retain: bool,
     pub(super) properties: Properties,
@@ -213,21 +222,37 @@ impl Client {
         self.while_alive(answer, Subscribed::Lost)
     }
 
-    /// Ends a subscription. Nobody waits for the answer: what comes until then finds no reader.
-    pub(super) fn unsubscribe(&self, path: String) {
+    /// Ends a subscription. An answer that nobody waits for is none of its end.
+    pub(super) fn unsubscribe(&self, path: String) -> Answer<()> {
         // An error is that the connection is gone, and the subscription with it.
+        let answer: Answer<()> = match &self.library {
+            Library::V5(client) => match client.try_unsubscribe_tracked(path) {
+                Ok(notice) => Box::pin(async move { _ = notice.wait_async().await }),
+                Err(_) => at_once(()),
+            },
+            Library::V4(client) => match client.try_unsubscribe_tracked(path) {
+                Ok(notice) => Box::pin(async move { _ = notice.wait_async().await }),
+                Err(_) => at_once(()),
+            },
+        };
+        self.while_alive(answer, ())
+    }
+
+    /// Acknowledges a message of quality of service 1.
+    pub(super) fn acknowledge(&self, packet: u16) {
+        // An error is that the connection is gone, and nobody waits for it any more.
         let _ = match &self.library {
-            Library::V5(client) => client.try_unsubscribe(path).is_ok(),
-            Library::V4(client) => client.try_unsubscribe(path).is_ok(),
+            Library::V5(client) => client.try_manual_ack(v5::acknowledgement(packet)).is_ok(),
+            Library::V4(client) => client.try_manual_ack(v4::acknowledgement(packet)).is_ok(),
         };
     }
 
-    /// Says good-bye; the driver ends when that is written.
+    /// Says good-bye after all that was handed over; the driver ends when that is written.
     pub(super) fn disconnect(&self) {
         // An error is that the connection is gone already.
         let _ = match &self.library {
-            Library::V5(client) => client.try_disconnect_now().is_ok(),
-            Library::V4(client) => client.try_disconnect_now().is_ok(),
+            Library::V5(client) => client.try_disconnect().is_ok(),
+            Library::V4(client) => client.try_disconnect().is_ok(),
         };
     }
 }
@@ -242,6 +267,19 @@ impl Client {
                 _ = alive.changed() => lost,
             }
         })
+    }
+}
+
+impl Subscribed {
+    /// What to tell of one that was not granted.
+    pub(super) fn told(self, what: &str) -> BrokerError {
+        match self {
+            Subscribed::Forbidden => {
+                BrokerError::Rejected(format!("{what}: the MQTT broker does not let the gateway read it"))
+            }
+            Subscribed::Refused(reason) => BrokerError::Rejected(format!("{what}: {reason}")),
+            Subscribed::Granted(_) | Subscribed::Lost => BrokerError::Unavailable,
+        }
     }
 }
 

@@ -1,8 +1,12 @@
 //! MQTT 3.1.1: no properties, no reasons, and no word about what the broker can do.
 
 use rumqttc_v4::mqttbytes::QoS;
-use rumqttc_v4::mqttbytes::v4::{ConnectReturnCode, Packet as Incoming, Publish, SubscribeFilter, SubscribeReasonCode};
-use rumqttc_v4::{AsyncClient, Broker, ConnectionError, MqttOptions, PublishOptions, TlsConfiguration, Transport};
+use rumqttc_v4::mqttbytes::v4::{
+    ConnectReturnCode, Packet as Incoming, PubAck, Publish, SubscribeFilter, SubscribeReasonCode,
+};
+use rumqttc_v4::{
+    AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, PublishOptions, TlsConfiguration, Transport,
+};
 
 use super::{
     Answer, Arrival, BATCH, Endpoint, Event, Events, Fault, Filter, Granted, Library, Options, Packet, Published,
@@ -40,6 +44,9 @@ pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Library, E
         .set_max_request_batch(BATCH)
         .set_inflight(WINDOW)
         .set_clean_session(true);
+    if options.is_manual {
+        settings.set_ack_mode(AckMode::Manual);
+    }
     let opened = AsyncClient::builder(settings).unbounded().try_build();
     let (client, events) = opened.map_err(|why| why.to_string())?;
     Ok((Library::V4(client), Events::V4(Box::new(events))))
@@ -67,6 +74,8 @@ fn arrival(publish: Publish) -> Option<Arrival> {
     Some(Arrival {
         topic: Text::try_from(publish.topic).ok()?,
         qos: publish.qos as u8,
+        packet: publish.pkid,
+        dup: publish.dup,
         retain: publish.retain,
         payload: publish.payload,
         ..Arrival::default()
@@ -125,6 +134,10 @@ fn granted_subscription(code: SubscribeReasonCode) -> Subscribed {
 
 fn refused() -> Subscribed {
     Subscribed::Refused("MQTT 3.1.1 does not say why".to_owned())
+}
+
+pub(super) fn acknowledgement(packet: u16) -> ManualAck {
+    ManualAck::PubAck(PubAck::new(packet))
 }
 
 fn quality(qos: u8) -> QoS {

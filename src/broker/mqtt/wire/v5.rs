@@ -4,12 +4,13 @@ use std::io::ErrorKind;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{
-    ConnAck, ConnectReturnCode, DisconnectReasonCode, Packet as Incoming, PubAckReason, PubCompReason, PubRecReason,
-    Publish, PublishProperties, RetainForwardRule, SubscribeFilter, SubscribeProperties, SubscribeReasonCode,
+    ConnAck, ConnectReturnCode, DisconnectReasonCode, Packet as Incoming, PubAck, PubAckReason, PubCompReason,
+    PubRecReason, Publish, PublishProperties, RetainForwardRule, SubscribeFilter, SubscribeProperties,
+    SubscribeReasonCode,
 };
 use rumqttc::{
-    AsyncClient, Broker, ConnectionError, MqttOptions, PublishOptions, PublishResult, StateError, TlsConfiguration,
-    Transport,
+    AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, PublishOptions, PublishResult, StateError,
+    TlsConfiguration, Transport,
 };
 
 use super::{
@@ -45,6 +46,12 @@ pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Library, E
         .set_max_request_batch(BATCH)
         .set_outgoing_inflight_upper_limit(WINDOW)
         .set_clean_start(true);
+    if options.is_manual {
+        settings.set_ack_mode(AckMode::Manual);
+    }
+    if let Some(most) = options.receive_maximum {
+        settings.set_receive_maximum(Some(most));
+    }
     let opened = AsyncClient::builder(settings).unbounded().try_build();
     let (client, events) = opened.map_err(|why| why.to_string())?;
     Ok((Library::V5(client), Events::V5(Box::new(events))))
@@ -76,6 +83,8 @@ fn arrival(publish: Publish) -> Option<Arrival> {
     let mut arrival = Arrival {
         topic: Text::try_from(publish.topic).ok()?,
         qos: publish.qos as u8,
+        packet: publish.pkid,
+        dup: publish.dup,
         retain: publish.retain,
         payload: publish.payload,
         ..Arrival::default()
@@ -195,6 +204,10 @@ fn granted_subscription(code: SubscribeReasonCode) -> Subscribed {
         SubscribeReasonCode::NotAuthorized => Subscribed::Forbidden,
         other => Subscribed::Refused(format!("{other:?}")),
     }
+}
+
+pub(super) fn acknowledgement(packet: u16) -> ManualAck {
+    ManualAck::PubAck(PubAck::new(packet, None))
 }
 
 fn quality(qos: u8) -> QoS {

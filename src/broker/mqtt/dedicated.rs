@@ -1,0 +1,276 @@
+//! A dedicated subscription: a mailbox for one reader, filled by a connection of its own or, for replies, by the shared one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+
+use super::connection::{Connector, Line, Live, Plan};
+use super::mailbox::Mailbox;
+use super::names;
+use super::properties::Reading;
+use super::queues::{Member, Queues};
+use super::shared::SharedTopics;
+use super::wire::{Arrival, Filter, Subscribed};
+use crate::broker::{BrokerError, Event, Shared, Subscriber, Subscription};
+use crate::message::{DeliveryId, Message, Pattern, Settlement, Text};
+
+/// The mailboxes of all dedicated subscriptions.
+#[derive(Default)]
+pub(super) struct Mailboxes(Mutex<HashMap<u64, Home>>);
+
+/// A dedicated subscription.
+pub(super) struct Dedicated {
+    consumer: u64,
+    home: Home,
+    mailboxes: Arc<Mailboxes>,
+    address: Option<Text>,
+}
+
+/// Where the messages of a subscription are.
+#[derive(Clone)]
+pub(super) enum Home {
+    /// A member of a queue's shared subscription.
+    Queue(Arc<Queues>, Arc<Member>),
+    /// A topic with acknowledgements.
+    Topic(Arc<Copies>),
+    /// A reply address.
+    Reply(Arc<Replies>),
+}
+
+/// A topic's messages for one reader.
+pub(super) struct Copies {
+    pattern: Pattern,
+    filter: String,
+    reading: Reading,
+    line: Arc<Line>,
+    mailbox: Mailbox,
+}
+
+/// What is sent to one reply address.
+pub(super) struct Replies {
+    mailbox: Arc<Mailbox>,
+    shared: Arc<SharedTopics>,
+    guard: Mutex<Option<Box<dyn Shared>>>,
+    filter: String,
+}
+
+/// Puts what comes to a reply address into its mailbox.
+struct Letterbox(Arc<Mailbox>);
+
+impl Mailboxes {
+    /// Settles what can be settled; whether that was all.
+    pub(super) fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> bool {
+        let mut all = true;
+        for run in deliveries.chunk_by(|one, next| one.consumer == next.consumer) {
+            let home = self.lock().get(&run[0].consumer).cloned();
+            all &= home.is_some_and(|home| home.settle(run, settlement));
+        }
+        all
+    }
+
+    /// Whether this can still be settled.
+    pub(super) fn holds(&self, delivery: DeliveryId) -> bool {
+        let home = self.lock().get(&delivery.consumer).cloned();
+        home.is_some_and(|home| home.mailbox().holds(delivery.tag))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Home>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Dedicated {
+    /// Hands out what comes to this place.
+    pub(super) fn new(consumer: u64, home: Home, mailboxes: &Arc<Mailboxes>) -> Self {
+        let address = match &home {
+            Home::Reply(replies) => Some(Text::from(replies.filter.as_str())),
+            _ => None,
+        };
+        mailboxes.lock().insert(consumer, home.clone());
+        Dedicated { consumer, home, mailboxes: Arc::clone(mailboxes), address }
+    }
+}
+
+impl Home {
+    fn mailbox(&self) -> &Mailbox {
+        match self {
+            Home::Queue(_, member) => &member.mailbox,
+            Home::Topic(copies) => &copies.mailbox,
+            Home::Reply(replies) => &replies.mailbox,
+        }
+    }
+
+    fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> bool {
+        if let Home::Queue(queues, member) = self {
+            return queues.settle(member, deliveries, settlement);
+        }
+        let (all, again) = self.mailbox().settle(deliveries, settlement);
+        self.mailbox().put_back(again);
+        all
+    }
+}
+
+#[async_trait]
+impl Subscription for Dedicated {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        self.home.mailbox().poll(context, self.consumer)
+    }
+
+    async fn cancel(&mut self, _delete: bool) -> Result<(), BrokerError> {
+        match &self.home {
+            Home::Queue(queues, member) => queues.stop(member),
+            Home::Topic(copies) => copies.stop().await,
+            Home::Reply(replies) => {
+                replies.mailbox.stop();
+                replies.shared.close_now(&replies.filter).await;
+            }
+        }
+        Ok(())
+    }
+
+    fn reply_address(&self) -> Option<&Text> {
+        self.address.as_ref()
+    }
+}
+
+impl Drop for Dedicated {
+    fn drop(&mut self) {
+        self.mailboxes.lock().remove(&self.consumer);
+        match &self.home {
+            Home::Queue(queues, member) => queues.leave(member),
+            Home::Topic(copies) => copies.line.end(),
+            Home::Reply(replies) => {
+                let guard = replies.guard.lock().unwrap_or_else(PoisonError::into_inner).take();
+                drop(guard);
+                drop(replies.shared.forget(&replies.filter)); // nobody waits for the broker here
+            }
+        }
+    }
+}
+
+impl Copies {
+    /// Opens a topic for one reader; waits for the broker if need be.
+    pub(super) async fn open(
+        connector: &Arc<Connector>,
+        reading: Reading,
+        pattern: Pattern,
+        prefetch: u16,
+        max_waiting: usize,
+    ) -> Result<Arc<Self>, BrokerError> {
+        let filter = reading.names.filter(&pattern)?.filter;
+        let copies = Arc::new_cyclic(|weak: &Weak<Copies>| {
+            let weak = weak.clone();
+            let sink = move |live: &Arc<Live>, arrival: Arrival| {
+                if let Some(copies) = weak.upgrade() {
+                    copies.arrived(live, &arrival);
+                }
+            };
+            Copies {
+                pattern,
+                filter,
+                reading,
+                line: Line::start(connector, Plan::dedicated("topic", prefetch), sink),
+                mailbox: Mailbox::new(prefetch, max_waiting),
+            }
+        });
+        if let Err(refused) = copies.subscribe(true).await {
+            copies.line.end();
+            return Err(refused);
+        }
+        tokio::spawn(tend(Arc::clone(&copies)));
+        Ok(copies)
+    }
+
+    async fn subscribe(&self, retained: bool) -> Result<(), BrokerError> {
+        loop {
+            let live = self.line.up_or_refused().await?;
+            if !live.granted.wildcards && self.filter.contains(['+', '#']) {
+                let why = "the MQTT broker has no subscriptions with wildcards; name one topic".to_owned();
+                return Err(BrokerError::Unsupported { what: format!("the pattern {}", self.pattern), why });
+            }
+            let filter = Filter { path: self.filter.clone(), qos: 1, retained, identifier: None };
+            match live.client.subscribe(&filter).await {
+                Subscribed::Granted(_) => return Ok(()),
+                Subscribed::Lost => self.line.connector().pause(0).await,
+                refused => return Err(refused.told(&format!("the topic {}", self.pattern))),
+            }
+        }
+    }
+
+    /// On the task that drives the connection.
+    fn arrived(&self, live: &Arc<Live>, arrival: &Arrival) {
+        let wanted = names::read(&arrival.topic).filter(|(name, _)| self.pattern.matches(name));
+        // Under 3.1.1 the last values come again with each connection; the reader has had them.
+        let is_old = arrival.retain && live.generation > 1;
+        match wanted {
+            Some((_, destination)) if !is_old => {
+                let message = self.reading.message(destination, arrival);
+                self.mailbox.arrived(live, arrival, Arc::new(message), arrival.dup);
+            }
+            // The filter is wider than the pattern. Others may be owed an acknowledgement before this one.
+            _ => self.mailbox.skip(live, arrival),
+        }
+    }
+
+    /// Comes back when nobody is there for the topic any more.
+    async fn stop(&self) {
+        self.mailbox.stop();
+        if let Some(live) = self.line.now() {
+            live.client.unsubscribe(self.filter.clone()).await;
+        }
+    }
+}
+
+/// Subscribes again after each outage, and says when there is nothing more to come.
+async fn tend(copies: Arc<Copies>) {
+    let mut first = true;
+    while let Ok(live) = copies.line.up().await {
+        if !std::mem::take(&mut first) {
+            match copies.subscribe(false).await {
+                Ok(()) => copies.mailbox.restored(),
+                Err(refused) => {
+                    copies.mailbox.end(refused);
+                    return;
+                }
+            }
+        }
+        copies.line.gone(live.generation).await;
+    }
+    copies.mailbox.end(BrokerError::Unavailable);
+}
+
+impl Replies {
+    /// A new address that nobody guesses.
+    pub(super) async fn open(
+        shared: &Arc<SharedTopics>,
+        node: &str,
+        prefetch: u16,
+        max_waiting: usize,
+    ) -> Result<Arc<Self>, BrokerError> {
+        let topic = names::new_reply(node)?;
+        let mailbox = Arc::new(Mailbox::new(prefetch, max_waiting));
+        let guard = shared.listen(topic.clone(), Arc::new(Letterbox(Arc::clone(&mailbox)))).await?;
+        let guard = Mutex::new(Some(guard));
+        Ok(Arc::new(Replies { mailbox, shared: Arc::clone(shared), guard, filter: topic }))
+    }
+}
+
+impl Subscriber for Letterbox {
+    fn deliver(&self, message: &Arc<Message>) {
+        self.0.push(Arc::clone(message));
+    }
+
+    fn replay(&self, _reader: u64, _message: &Arc<Message>) {}
+
+    fn replayed(&self, _reader: u64) {}
+
+    fn restored(&self) {
+        self.0.restored();
+    }
+
+    fn ended(&self, reason: &BrokerError) {
+        self.0.end(reason.clone());
+    }
+}

@@ -1,0 +1,316 @@
+//! What waits for one reader, what it has and has not settled, and which acknowledgements the broker is owed.
+//!
+//! MQTT wants its acknowledgements in the order in which the messages came, so one that is settled early waits for those
+//! before it. When the connection breaks, the broker forgets what it sent to a session that was not to last. So what is
+//! here then belongs to us: it stays, and can be settled as before.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::connection::Live;
+use super::wire::Arrival;
+use crate::broker::{BrokerError, Event};
+use crate::message::{Delivery, DeliveryId, Message, Settlement};
+
+/// What waits for one reader.
+pub(super) struct Mailbox(Mutex<State>);
+
+struct State {
+    waiting: VecDeque<Item>,
+    unsettled: BTreeMap<u64, Item>,
+    /// What the broker waits for, in the order in which it came.
+    owed: VecDeque<Owed>,
+    live: Option<Arc<Live>>,
+    next_order: u64,
+    next_tag: u64,
+    prefetch: usize,
+    /// Messages without an acknowledgement that may wait: nothing else bounds them.
+    max_waiting: usize,
+    is_open: bool,
+    /// The next message may follow missing ones.
+    gap: bool,
+    news: VecDeque<Event>,
+    waker: Option<Waker>,
+}
+
+/// A message that nobody has settled.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub(super) message: Arc<Message>,
+    pub(super) redelivered: bool,
+    gap: bool,
+    /// Its place among those of its mailbox.
+    order: u64,
+    /// Its packet, if the broker waits for an acknowledgement.
+    packet: Option<u16>,
+}
+
+struct Owed {
+    packet: u16,
+    is_settled: bool,
+}
+
+impl Mailbox {
+    /// An empty one, for a reader that may have `prefetch` messages unsettled.
+    pub(super) fn new(prefetch: u16, max_waiting: usize) -> Self {
+        Mailbox(Mutex::new(State {
+            waiting: VecDeque::new(),
+            unsettled: BTreeMap::new(),
+            owed: VecDeque::new(),
+            live: None,
+            next_order: 1,
+            next_tag: 1,
+            prefetch: usize::from(prefetch.max(1)),
+            max_waiting,
+            is_open: true,
+            gap: false,
+            news: VecDeque::new(),
+            waker: None,
+        }))
+    }
+
+    /// A message came on this connection.
+    pub(super) fn arrived(&self, live: &Arc<Live>, arrival: &Arrival, message: Arc<Message>, redelivered: bool) {
+        let mut state = self.lock();
+        state.begin(live);
+        let packet = (arrival.packet > 0).then_some(arrival.packet);
+        if let Some(packet) = packet {
+            state.owed.push_back(Owed { packet, is_settled: false });
+        }
+        state.push(message, redelivered, packet);
+        drop(state);
+        self.wake();
+    }
+
+    /// A message came that the reader does not want.
+    pub(super) fn skip(&self, live: &Arc<Live>, arrival: &Arrival) {
+        if arrival.packet > 0 {
+            let mut state = self.lock();
+            state.begin(live);
+            state.owed.push_back(Owed { packet: arrival.packet, is_settled: false });
+            state.settle(arrival.packet);
+        }
+    }
+
+    /// A message that nobody has to acknowledge.
+    pub(super) fn push(&self, message: Arc<Message>) {
+        self.lock().push(message, false, None);
+        self.wake();
+    }
+
+    /// The connection is gone, and holds again.
+    pub(super) fn restored(&self) {
+        let mut state = self.lock();
+        state.disown();
+        state.gap = true;
+        state.news.push_back(Event::Restored);
+        drop(state);
+        self.wake();
+    }
+
+    /// The connection is gone.
+    pub(super) fn disown(&self) {
+        self.lock().disown();
+    }
+
+    /// Nothing comes any more.
+    pub(super) fn end(&self, reason: BrokerError) {
+        self.lock().news.push_back(Event::Ended(reason));
+        self.wake();
+    }
+
+    /// The next event for the reader.
+    pub(super) fn poll(&self, context: &mut Context<'_>, consumer: u64) -> Poll<Event> {
+        let mut state = self.lock();
+        if let Some(news) = state.news.pop_front() {
+            return Poll::Ready(news);
+        }
+        let is_full = state.unsettled.len() >= state.prefetch;
+        if state.is_open
+            && !is_full
+            && let Some(item) = state.waiting.pop_front()
+        {
+            return Poll::Ready(Event::Delivery(state.hand_out(item, consumer)));
+        }
+        state.waker = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Another reader takes over, with a prefetch of its own.
+    pub(super) fn open(&self, prefetch: u16) {
+        let mut state = self.lock();
+        state.is_open = true;
+        state.prefetch = usize::from(prefetch.max(1));
+    }
+
+    /// Hands nothing out any more.
+    pub(super) fn stop(&self) {
+        self.lock().is_open = false;
+    }
+
+    /// The reader is gone: what it had waits again, in its old place.
+    pub(super) fn abandon(&self) {
+        let mut state = self.lock();
+        state.is_open = false;
+        state.waker = None;
+        state.news.clear();
+        for (_, mut item) in std::mem::take(&mut state.unsettled) {
+            item.redelivered = true;
+            state.put_back(item);
+        }
+    }
+
+    /// Takes out all that waits. The broker is done with it, and whoever asked has to be.
+    pub(super) fn take(&self) -> VecDeque<Item> {
+        let mut state = self.lock();
+        let taken = std::mem::take(&mut state.waiting);
+        for packet in taken.iter().filter_map(|item| item.packet) {
+            state.settle(packet);
+        }
+        taken
+    }
+
+    /// Acknowledges all that is here, and keeps it.
+    pub(super) fn own(&self) {
+        let mut state = self.lock();
+        let State { waiting, unsettled, .. } = &mut *state;
+        let items = waiting.iter_mut().chain(unsettled.values_mut());
+        let packets: Vec<_> = items.filter_map(|item| item.packet.take()).collect();
+        for packet in packets {
+            state.settle(packet);
+        }
+    }
+
+    /// Messages that another mailbox has let go of, in their order.
+    pub(super) fn put(&self, items: impl IntoIterator<Item = Item>) {
+        let mut state = self.lock();
+        for mut item in items {
+            item.packet = None;
+            state.put_back(item);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// How much there is to do for the reader.
+    pub(super) fn load(&self) -> usize {
+        let state = self.lock();
+        state.waiting.len() + state.unsettled.len()
+    }
+
+    /// Whether this can still be settled.
+    pub(super) fn holds(&self, tag: u64) -> bool {
+        self.lock().unsettled.contains_key(&tag)
+    }
+
+    /// Settles what can be settled. Returns whether that was all, and what is to be delivered again.
+    pub(super) fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> (bool, Vec<Item>) {
+        let mut state = self.lock();
+        let mut all = true;
+        let mut again = Vec::new();
+        for delivery in deliveries {
+            let Some(mut item) = state.unsettled.remove(&delivery.tag) else {
+                all = false;
+                continue;
+            };
+            if settlement == Settlement::Requeue {
+                item.redelivered = true;
+                again.push(item);
+            } else if let Some(packet) = item.packet {
+                state.settle(packet);
+            }
+        }
+        drop(state);
+        self.wake(); // there is room for more
+        (all, again)
+    }
+
+    /// Puts back what [`Mailbox::settle`] returned.
+    pub(super) fn put_back(&self, items: Vec<Item>) {
+        let mut state = self.lock();
+        for item in items {
+            state.put_back(item);
+        }
+        drop(state);
+        self.wake();
+    }
+
+    /// Gives away what [`Mailbox::settle`] returned: the broker is done with it.
+    pub(super) fn give_away(&self, items: &[Item]) {
+        let mut state = self.lock();
+        for packet in items.iter().filter_map(|item| item.packet) {
+            state.settle(packet);
+        }
+    }
+
+    fn wake(&self) {
+        let waker = self.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What was owed on another connection is owed no more.
+    fn begin(&mut self, live: &Arc<Live>) {
+        if self.live.as_ref().is_none_or(|known| known.generation != live.generation) {
+            self.disown();
+            self.live = Some(Arc::clone(live));
+        }
+    }
+
+    fn push(&mut self, message: Arc<Message>, redelivered: bool, packet: Option<u16>) {
+        if packet.is_none() && self.waiting.len() >= self.max_waiting {
+            self.gap = true;
+            return;
+        }
+        let item = Item { message, redelivered, gap: std::mem::take(&mut self.gap), order: self.next_order, packet };
+        self.next_order += 1;
+        self.waiting.push_back(item);
+    }
+
+    /// What was delivered before stands before the rest, in its own order.
+    fn put_back(&mut self, item: Item) {
+        let at = self.waiting.iter().take_while(|other| other.redelivered && other.order < item.order).count();
+        self.waiting.insert(at, item);
+    }
+
+    fn hand_out(&mut self, item: Item, consumer: u64) -> Delivery {
+        let tag = self.next_tag;
+        self.next_tag += 1;
+        let delivery = Delivery {
+            message: Arc::clone(&item.message),
+            id: Some(DeliveryId { consumer, tag }),
+            redelivered: item.redelivered,
+            gap: item.gap,
+        };
+        self.unsettled.insert(tag, item);
+        delivery
+    }
+
+    /// Acknowledges a packet, when all before it are.
+    fn settle(&mut self, packet: u16) {
+        if let Some(owed) = self.owed.iter_mut().find(|owed| owed.packet == packet && !owed.is_settled) {
+            owed.is_settled = true;
+        }
+        while self.owed.front().is_some_and(|owed| owed.is_settled) {
+            if let (Some(owed), Some(live)) = (self.owed.pop_front(), &self.live) {
+                live.client.acknowledge(owed.packet);
+            }
+        }
+    }
+
+    fn disown(&mut self) {
+        self.live = None;
+        self.owed.clear();
+        for item in self.waiting.iter_mut().chain(self.unsettled.values_mut()) {
+            item.packet = None;
+        }
+    }
+}
