@@ -407,3 +407,38 @@ async fn a_service_refuses_subscriptions() {
     client.send("SUBSCRIBE\nid:a\ndestination:/topic/secret\nreceipt:r").await;
     client.expect_error("handler-failed", 1008).await.with("receipt-id", "r").about("not for you");
 }
+
+/// A program that ends with the test.
+struct Program(std::process::Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn the_service_of_the_readme_answers_as_the_readme_says() {
+    let readme = include_str!("../../README.md");
+    let code = readme.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a service");
+    let route = readme.split("# stompgate.toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a route");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    assert!(code.contains("3000") && route.contains("3000"));
+    let mut python = std::process::Command::new("python3");
+    python.arg("-c").arg(code.replace("3000", &port)).stderr(std::process::Stdio::null());
+    let _service = Program(python.spawn().expect("python3"));
+    until("the service to listen", || std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok()).await;
+
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("readme-{port}.toml"));
+    std::fs::write(&file, route.replace("3000", &port)).unwrap();
+    let sources = stompgate::config::Sources { file: Some(file), ..stompgate::config::Sources::default() };
+    let app = Config::load(&sources).unwrap().config.app;
+    let gateway = gateway_with(|config| config.app = app);
+    let mut client = Client::connect_with(&gateway, "1.2", "login:ada").await;
+    client.subscribe("id:0\ndestination:/topic/greeting").await;
+    for body in ["World", "again"] {
+        client.send(format!("SEND\ndestination:/app/greeting\n\n{body}")).await;
+        client.expect("MESSAGE").await.saying(format!("Hello {body} from ada!"));
+    }
+}

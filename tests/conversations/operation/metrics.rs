@@ -170,7 +170,7 @@ async fn a_client_that_does_not_read_shows_with_its_policy() {
 /// The names of all families that gateways of every kind have.
 async fn names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for kind in [Kind::Memory, Kind::Amqp] {
+    for kind in [Kind::Memory, Kind::Amqp, Kind::Mqtt] {
         let gateway = gateway_with(|config| config.broker.kind = kind);
         let text = scraped(&gateway).await;
         soon("the end", gateway.shut_down()).await;
@@ -179,7 +179,7 @@ async fn names() -> BTreeSet<String> {
     names
 }
 
-#[cfg(feature = "amqp")]
+#[cfg(all(feature = "amqp", feature = "mqtt"))]
 #[tokio::test]
 async fn the_readme_names_every_metric_and_no_other() {
     let readme = include_str!("../../../README.md");
