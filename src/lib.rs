@@ -11,7 +11,8 @@
 //!
 //! 1. [`server`], the sender's task: bytes → [`stomp::Decoder`] → [`session::Session::handle`] →
 //!    [`session::Action::Publish`].
-//! 2. [`broker::Link::publish`]; its confirmation comes back as [`session::Input::Done`], and RECEIPT follows.
+//! 2. [`chain`], where an interceptor has an interest: what is for `/app` ends there, and what a handler makes of it goes
+//!    on. Then [`broker::Link::publish`]; its confirmation comes back as [`session::Input::Done`], and RECEIPT follows.
 //! 3. [`hub`]: each message is rendered once for all readers whose frames are the same, and pushed to the
 //!    [`hub::outbox::Outbox`] of each. (Queues, and topics with acknowledgements, go to one session's task instead, which
 //!    pulls while it has room.)

@@ -196,6 +196,28 @@ async fn a_snapshot_comes_before_everything_and_nothing_is_missed() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_fails_hard_ends_the_session_and_nothing_follows_the_error() {
+    let gate = gate();
+    let waiting = Arc::clone(&gate);
+    let failing = handler(move |_| {
+        let gate = Arc::clone(&waiting);
+        async move {
+            gate.waiting.add_permits(1);
+            gate.open.acquire().await.expect("a test that opens").forget();
+            Err(Failure::new(500, "out of order"))
+        }
+    });
+    let route = Route::new("/app/items", Separators::Both).unwrap().handled_by(failing).failing_hard();
+    let gateway = started(builder(|_| {}).route(route));
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.send("SUBSCRIBE\nid:a\ndestination:/topic/items\nx-snapshot:/app/items").await;
+    gate.waiting.acquire().await.expect("a handler").forget();
+    Client::connect(&gateway, "1.2").await.does("SEND\ndestination:/topic/items\n\nheld").await.without("routed");
+    gate.open.add_permits(1);
+    client.expect_error("handler-failed", 1008).await.about("out of order");
+}
+
+#[tokio::test]
 async fn results_go_where_the_route_says() {
     let settings = TargetSettings {
         send_to: Some("/queue/orders-{id}".into()),

@@ -177,8 +177,10 @@ impl Connection {
         match opened {
             Completed::Joined(ticket, key, Ok(membership)) => {
                 self.input(Input::Done(ticket, handled.map(Done::Handled)));
-                membership.release();
-                self.memberships.push((key, membership));
+                if !self.session.is_ended() {
+                    membership.release(); // no MESSAGE follows an ERROR
+                    self.memberships.push((key, membership));
+                }
             }
             Completed::Opened(ticket, key, Ok(subscription)) => {
                 self.input(Input::Done(ticket, handled.map(Done::Handled)));
