@@ -8,6 +8,9 @@
 #[path = "support/amqp_bytes.rs"]
 mod amqp_bytes;
 #[cfg(feature = "amqp")]
+#[path = "amqp/exchanges.rs"]
+mod amqp_exchanges;
+#[cfg(feature = "amqp")]
 #[path = "amqp/outage.rs"]
 mod amqp_outage;
 #[cfg(feature = "amqp")]

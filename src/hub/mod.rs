@@ -21,7 +21,7 @@ use slab::Slab;
 use tokio::sync::OnceCell;
 
 use crate::broker::{BrokerError, Link, Shared, SharedSource, Subscriber};
-use crate::message::{Destination, Message, Pattern, Refusal, Separators, Text, Usage};
+use crate::message::{Destination, Message, Refusal, Separators, Text, Usage};
 use crate::metrics::Metrics;
 use crate::stomp::{MessageFrame, Reader};
 
@@ -340,6 +340,10 @@ impl Common {
         let is_meant = |destination: &Destination| match (destination, &message.destination) {
             (Destination::Topic(pattern), Destination::Topic(name))
             | (Destination::User { name: pattern, .. }, Destination::User { name, .. }) => pattern.matches(name),
+            // What a key matches is known to the broker alone: a policy is for all of an exchange, or one routing key.
+            (Destination::Exchange { exchange, key: any }, to @ Destination::Exchange { exchange: of, .. }) => {
+                destination == to || (any.is_empty() && exchange == of)
+            }
             _ => false,
         };
         let Some((_, policy, header)) = self.policies.iter().find(|(destination, ..)| is_meant(destination)) else {
@@ -362,11 +366,7 @@ impl Policy {
 
 /// What a message replaces has the same destination and the same value of the header; none is a value, too.
 fn conflation_key(destination: &Destination, value: Option<&Text>) -> Text {
-    let name: &Pattern = match destination {
-        Destination::Topic(name) | Destination::User { name, .. } => name,
-        _ => return Text::new(),
-    };
-    Text::from(format!("{name}\n{}", value.map_or("", |value| value)))
+    Text::from(format!("{destination}\n{}", value.map_or("", |value| value)))
 }
 
 /// The clock of the edge; in tests it can be paused.

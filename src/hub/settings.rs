@@ -27,7 +27,8 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutboxPolicy {
-    /// A destination as SUBSCRIBE writes it, wildcards allowed: `/topic/prices/#`.
+    /// A destination as SUBSCRIBE writes it, wildcards allowed: `/topic/prices/#`. `/exchange/E` is for all of E,
+    /// `/exchange/E/K` for what has the routing key K.
     pub destination: String,
     /// What happens when there is no room. Default `disconnect`.
     pub when_full: WhenFull,
@@ -80,11 +81,11 @@ impl OutboxPolicy {
     fn check(&self, index: usize, separators: Separators, faults: &mut Faults) {
         let key = |name: &str| format!("outbox.policy.{index}.{name}");
         match Destination::parse(&self.destination, Usage::Subscribe, separators) {
-            Ok(Destination::Topic(_) | Destination::User { .. }) => {}
-            Ok(_) => faults.add(
-                &key("destination"),
-                format!("is {:?}; only /topic/… and /user/… have a policy, queues pause instead", self.destination),
-            ),
+            Ok(Destination::Topic(_) | Destination::User { .. } | Destination::Exchange { .. }) => {}
+            Ok(_) => {
+                let why = "only /topic/…, /user/… and /exchange/… have a policy, queues pause instead";
+                faults.add(&key("destination"), format!("is {:?}; {why}", self.destination));
+            }
             Err(refusal) => faults.add(&key("destination"), refusal.detail),
         }
         let has_key = self.key.as_ref().is_some_and(|header| !header.is_empty());
@@ -123,6 +124,7 @@ mod tests {
         assert_eq!(check(policy("/topic/prices/#", WhenFull::Conflate, Some("symbol"))), [""; 0]);
         assert_eq!(check(policy("/topic/a", WhenFull::Conflate, None)), ["outbox.policy.0.key"]);
         assert_eq!(check(policy("/topic/a", WhenFull::DropOldest, Some("symbol"))), ["outbox.policy.0.key"]);
+        assert_eq!(check(policy("/exchange/prices", WhenFull::DropOldest, None)), [""; 0]);
         assert_eq!(check(policy("/queue/a", WhenFull::DropOldest, None)), ["outbox.policy.0.destination"]);
         assert_eq!(check(policy("", WhenFull::DropOldest, None)), ["outbox.policy.0.destination"]);
     }

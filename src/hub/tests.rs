@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::broker::{Capabilities, Confirmation, Permit, Subscribe, Subscription, Transaction};
-use crate::message::{DeliveryId, DurableName, Headers, PublishOptions, Settlement, Spelling};
+use crate::message::{DeliveryId, DurableName, Headers, Pattern, PublishOptions, Settlement, Spelling};
 use crate::stomp::Version;
 
 /// A link whose shared subscriptions the test feeds by hand.

@@ -52,6 +52,13 @@ pub enum SharedSource {
         /// `queue/X` or `topic/X`; may be a pattern.
         name: Pattern,
     },
+    /// `/exchange/E/K`: whatever its binding brings.
+    Exchange {
+        /// Name of the exchange.
+        exchange: Text,
+        /// Binding key.
+        key: Text,
+    },
 }
 
 /// A request for a dedicated subscription.

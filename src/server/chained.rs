@@ -206,6 +206,9 @@ fn resource(request: &Request) -> Option<Destination> {
         Request::Shared(SharedSource::User { user, name }, _) => {
             Destination::User { user: Some(user.clone()), name: name.clone() }
         }
+        Request::Shared(SharedSource::Exchange { exchange, key }, _) => {
+            Destination::Exchange { exchange: exchange.clone(), key: key.clone() }
+        }
         Request::Dedicated(subscribe) => return read(&subscribe.source),
         Request::Application(asked) => Destination::Application(asked.name.clone()),
         Request::Snapshot(request, _) => return resource(request),

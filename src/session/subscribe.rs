@@ -192,9 +192,12 @@ impl Connected {
             Destination::ExistingQueue(name) => Wanted::Dedicated(Source::ExistingQueue(name.clone())),
             Destination::Exchange { exchange, key } => {
                 let source = Source::Exchange { exchange: exchange.clone(), key: key.clone() };
-                match arguments.get(QUEUE_NAME) {
-                    Some(_) => Wanted::Dedicated(arguments::named(frame, arguments, source)?),
-                    None => Wanted::Dedicated(source),
+                if arguments.get(QUEUE_NAME).is_some() {
+                    Wanted::Dedicated(arguments::named(frame, arguments, source)?)
+                } else if ack == AckMode::Auto && arguments.is_empty() {
+                    Wanted::Shared(SharedSource::Exchange { exchange: exchange.clone(), key: key.clone() })
+                } else {
+                    Wanted::Dedicated(source)
                 }
             }
             Destination::TemporaryQueue(_) => {

@@ -474,11 +474,15 @@ mod subscribing {
         assert_eq!(reader.subscription.unwrap(), "a");
         let Request::Shared(source, _) = request(&mut script, "id:b\ndestination:/user/queue/x") else { panic!() };
         assert_eq!(source, SharedSource::User { user: "ada".into(), name: Pattern::canonical("queue/x") });
+        let Request::Shared(source, _) = request(&mut script, "id:x\ndestination:/exchange/e/k") else { panic!() };
+        assert_eq!(source, SharedSource::Exchange { exchange: "e".into(), key: "k".into() });
+        let exchange = || Source::Exchange { exchange: "e".into(), key: "k".into() };
         for (headers, expected) in [
             ("id:c\ndestination:/queue/q", Source::Queue("q".into())),
             ("id:d\ndestination:/topic/x\nack:client", Source::Topic(Pattern::canonical("x"))),
             ("id:e\ndestination:/amq/queue/q", Source::ExistingQueue("q".into())),
-            ("id:f\ndestination:/exchange/e/k", Source::Exchange { exchange: "e".into(), key: "k".into() }),
+            ("id:f\ndestination:/exchange/e/k\nack:client", exchange()),
+            ("id:g\ndestination:/exchange/e/k\nx-max-length:10", exchange()),
         ] {
             let Request::Dedicated(Subscribe { source, prefetch, .. }) = request(&mut script, headers) else {
                 panic!()

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stompgate::broker::{Broker, Event, LinkState, amqp};
+use stompgate::broker::{Broker, Event, LinkState, SharedSource, amqp};
 use stompgate::message::Settlement;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -57,6 +57,8 @@ async fn what_was_there_before_the_outage_is_there_after_it() {
     assert!(timeout(PATIENCE, early).await.unwrap().unwrap().unwrap().routed);
 
     let (_guard, ear) = client.listen("/topic/news/#").await;
+    let exchange = SharedSource::Exchange { exchange: "amq.topic".into(), key: format!("{}.#", client.mark).into() };
+    let (_bound, bound) = client.share(exchange).await;
     let mut jobs = client.read("/queue/a").await;
     let mut copies = client.read("/topic/news/a").await;
     let held = jobs.expect("early").await;
@@ -78,11 +80,15 @@ async fn what_was_there_before_the_outage_is_there_after_it() {
     assert!(jobs.take("early").await.redelivered);
     jobs.take("meanwhile").await;
     assert!(matches!(event(&mut copies).await, Event::Restored));
-    until_heard(&ear, &Heard::Restored).await;
+    for ear in [&ear, &bound] {
+        until_heard(ear, &Heard::Restored).await;
+    }
     println!("restored {:?} after the start of the node", begun.elapsed());
     client.send("/topic/news/a", "after").await;
     assert!(copies.take("after").await.gap);
-    until_heard(&ear, &Heard::Message("after".to_owned())).await;
+    for ear in [&ear, &bound] {
+        until_heard(ear, &Heard::Message("after".to_owned())).await;
+    }
 }
 
 /// The alarm that a broker raises when it has too little memory.

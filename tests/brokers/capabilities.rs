@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use stompgate::broker::{Broker, BrokerError, LinkState, Source, Subscribe};
+use stompgate::broker::{Broker, BrokerError, LinkState, SharedSource, Source, Subscribe};
 use stompgate::message::{Destination, Headers, Outcome};
 
-use crate::harness::{Client, in_time};
+use crate::harness::{Client, Ear, in_time};
 
 /// It is refused, and the refusal names it and what to use instead.
 fn assert_refused<T>(answer: Result<T, BrokerError>, name: &str) {
@@ -24,6 +24,8 @@ pub(crate) async fn exchanges_are_refused_by_name_or_there(broker: Arc<dyn Broke
     }
     let source = Source::Exchange { exchange: "amq.topic".into(), key: "a".into() };
     assert_refused(client.open(source, 1).await, "/exchange");
+    let source = SharedSource::Exchange { exchange: "amq.topic".into(), key: "a".into() };
+    assert_refused(client.link.share(source, Arc::new(Ear::default())).await.map(drop), "/exchange");
     assert_refused(client.open(Source::ExistingQueue("a".into()), 1).await, "/amq/queue");
     let mut message = client.message("/queue/a", "x");
     message.destination = Destination::Exchange { exchange: "e".into(), key: "".into() };

@@ -144,7 +144,7 @@ impl Client {
         self.share(SharedSource::User { user: format!("{}{user}", self.mark).into(), name }).await
     }
 
-    async fn share(&self, source: SharedSource) -> (Box<dyn Shared>, Arc<Ear>) {
+    pub(crate) async fn share(&self, source: SharedSource) -> (Box<dyn Shared>, Arc<Ear>) {
         let ear = Arc::new(Ear::default());
         let guard = in_time(self.link.share(source, Arc::clone(&ear) as Arc<dyn Subscriber>)).await.unwrap();
         (guard, ear)

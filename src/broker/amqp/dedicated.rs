@@ -161,6 +161,14 @@ impl Dedicated {
         })
     }
 
+    /// Its channel and queue, while it has them.
+    pub(super) fn reading(&self) -> Option<&Reading> {
+        match &self.phase {
+            Phase::Reading(reading) => Some(reading),
+            _ => None,
+        }
+    }
+
     /// A message for the reader; `None` if it is only for the wider binding.
     fn delivery(&mut self, arrival: Arrival, queue: &lapin::types::ShortString) -> Option<Delivery> {
         let destination = self.recipe.destination(arrival.routing_key.as_str(), queue);

@@ -11,6 +11,7 @@ use lapin::types::ShortString;
 use super::arguments::Arguments;
 use super::connection::{Connector, Line, Seat};
 use super::dedicated::{Common, Dedicated};
+use super::exchanges::{Binding, SharedExchanges};
 use super::names;
 use super::publisher::Publisher;
 use super::settings::Settings;
@@ -21,7 +22,7 @@ use crate::broker::{
     BrokerError, Capabilities, Confirmation, Link, Permit, Shared, SharedSource, Subscribe, Subscriber, Subscription,
     Transaction,
 };
-use crate::message::{DeliveryId, Destination, DurableName, Message, Outcome, Settlement};
+use crate::message::{DeliveryId, Destination, DurableName, Headers, Message, Outcome, Settlement, Source};
 
 /// The link of the service account to one virtual host, or that of one user. Its parts, and their connections, are made
 /// when they are first needed: most users publish or read, and a link that does nothing costs nothing.
@@ -37,6 +38,7 @@ pub(super) struct AmqpLink {
     reading: OnceLock<Arc<Line>>,
     topology: OnceLock<Arc<Topology>>,
     shared: OnceLock<SharedQueues>,
+    exchanges: Arc<SharedExchanges>,
     dedicated: Mutex<Vec<Arc<Line>>>,
     window: Arc<Semaphore>,
     common: Arc<Common>,
@@ -53,6 +55,7 @@ impl AmqpLink {
     ) -> Self {
         let common = Common::new(&connector, settings.ack_timeout);
         AmqpLink {
+            exchanges: SharedExchanges::new(settings, &common),
             settings: settings.clone(),
             exchange: exchange.clone(),
             connector,
@@ -123,6 +126,19 @@ impl AmqpLink {
         lines.push(Arc::clone(&line));
         line.seat().ok_or(BrokerError::Unavailable)
     }
+
+    /// A dedicated subscription, which opens when it is awaited.
+    fn open(
+        &self,
+        request: Subscribe,
+    ) -> Result<impl Future<Output = Result<Dedicated, BrokerError>> + use<>, BrokerError> {
+        let Subscribe { source, prefetch, arguments } = request;
+        let arguments = Arguments::parse(&arguments, self.settings.allows_arguments())?;
+        let recipe = Recipe::new(source, prefetch, arguments, self.exchange.clone(), Arc::clone(self.topology()))?;
+        let consumer = self.next_consumer.fetch_add(1, Ordering::Relaxed);
+        let (seat, common) = (self.seat()?, Arc::clone(&self.common));
+        Ok(async move { Dedicated::open(recipe, seat, consumer, &common).await })
+    }
 }
 
 #[async_trait]
@@ -162,17 +178,22 @@ impl Link for AmqpLink {
         source: SharedSource,
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<Box<dyn Shared>, BrokerError> {
-        let is_of_users = matches!(source, SharedSource::User { .. });
-        self.service_for(is_of_users).map_or(self, |service| service).shared().share(source, subscriber).await
+        let (exchange, key) = match source {
+            SharedSource::Topic(pattern) => return self.shared().share(false, pattern, subscriber).await,
+            SharedSource::User { user, name } => {
+                let link = self.service_for(true).map_or(self, |service| service);
+                return link.shared().share(true, names::of_user(&user, &name), subscriber).await;
+            }
+            SharedSource::Exchange { exchange, key } => (exchange, key),
+        };
+        let binding = Binding::new(&exchange, &key)?;
+        let (source, prefetch) = (Source::Exchange { exchange, key }, self.settings.shared_prefetch);
+        let request = Subscribe { source, prefetch, arguments: Headers::new() };
+        self.exchanges.share(&binding, subscriber, || self.open(request)).await
     }
 
     async fn subscribe(&self, request: Subscribe) -> Result<Box<dyn Subscription>, BrokerError> {
-        let Subscribe { source, prefetch, arguments } = request;
-        let arguments = Arguments::parse(&arguments, self.settings.allows_arguments())?;
-        let recipe = Recipe::new(source, prefetch, arguments, self.exchange.clone(), Arc::clone(self.topology()))?;
-        let consumer = self.next_consumer.fetch_add(1, Ordering::Relaxed);
-        let opened = Dedicated::open(recipe, self.seat()?, consumer, &self.common).await?;
-        Ok(Box::new(opened))
+        Ok(Box::new(self.open(request)?.await?))
     }
 
     fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> Confirmation {

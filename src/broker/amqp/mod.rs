@@ -4,6 +4,7 @@
 //! SEND ───────────► publisher: a few confirm channels ──────────────► exchange or queue      connection 1
 //! /topic ◄── match ◄── shared: a few exclusive queues, many bindings ◄── topic exchange      connection 2
 //! /queue, acks ◄────── dedicated: one channel for each subscription ◄── its queue            connections 3…
+//! /exchange ◄───────── exchanges: the same, once for all who read the same binding
 //! ```
 //!
 //! The broker sees a handful of connections however many clients there are. Publishing and consuming have connections
@@ -31,6 +32,8 @@ mod dedicated;
 mod dial;
 #[cfg(feature = "amqp")]
 mod errors;
+#[cfg(feature = "amqp")]
+mod exchanges;
 #[cfg(feature = "amqp")]
 mod isolation;
 #[cfg(feature = "amqp")]

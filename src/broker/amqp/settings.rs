@@ -30,9 +30,10 @@ pub struct Settings {
     pub frame_max: u32,
     /// Queues through which all plain topic subscriptions are read.
     pub shared_queues: u16,
-    /// Unacknowledged messages of each of these queues.
+    /// Unacknowledged messages of each of these queues, and of each that is read for all plain subscriptions to an
+    /// exchange.
     pub shared_prefetch: u16,
-    /// Time for which a topic that nobody reads any more stays bound.
+    /// Time for which a topic or an exchange that nobody reads any more stays bound.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
     /// Channels that messages are published on; those of one user always take the same.

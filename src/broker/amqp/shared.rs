@@ -30,7 +30,7 @@ use super::properties;
 use super::settings::Settings;
 use super::topology::{Place, Topology};
 use crate::broker::topics::TopicIndex;
-use crate::broker::{BrokerError, Shared, SharedSource, Subscriber};
+use crate::broker::{BrokerError, Shared, Subscriber};
 use crate::message::{Destination, Message, Pattern, PublishOptions};
 
 /// So many messages are passed on before one acknowledgement for all of them.
@@ -114,16 +114,13 @@ impl SharedQueues {
         SharedQueues((0..settings.shared_queues.max(1)).map(start).collect())
     }
 
-    /// Opens a shared subscription; waits for the broker if need be.
+    /// Opens a shared subscription to topics, or to what is sent to `users`; waits for the broker if need be.
     pub(super) async fn share(
         &self,
-        source: SharedSource,
+        users: bool,
+        pattern: Pattern,
         subscriber: Arc<dyn Subscriber>,
     ) -> Result<Box<dyn Shared>, BrokerError> {
-        let (users, pattern) = match source {
-            SharedSource::Topic(pattern) => (false, pattern),
-            SharedSource::User { user, name } => (true, names::of_user(&user, &name)),
-        };
         let key = short(&names::binding_key(&pattern)?, "the topic")?;
         let mut hasher = DefaultHasher::new();
         pattern.hash(&mut hasher);

@@ -217,6 +217,10 @@ impl Recipe {
                 self.topology.forget(&Place::ExistingQueue(name.clone()));
                 told(error, &self.what())
             }
+            (Source::Exchange { exchange, .. }, _) => {
+                self.topology.forget(&Place::Exchange(exchange.clone()));
+                told(error, &self.what())
+            }
             _ => told(error, &self.what()),
         }
     }

@@ -37,6 +37,7 @@ impl Listeners {
             SharedSource::User { user, name } => {
                 index.users.entry(own(user)).or_default().insert(name, key, listener);
             }
+            SharedSource::Exchange { .. } => {} // refused before it comes here
         }
     }
 
@@ -46,6 +47,7 @@ impl Listeners {
         let gone = match source {
             SharedSource::Topic(pattern) => index.topics.remove(pattern, key),
             SharedSource::User { user, name } => index.remove_from_user(user, name, key),
+            SharedSource::Exchange { .. } => None,
         };
         drop(index);
         drop(gone); // it may be the last one to hold the subscriber, whose end is no business of our lock

@@ -61,6 +61,7 @@ impl SharedGuard {
                 exchange.settings.check_user_levels(name)?;
                 SharedSource::User { user: own(user), name: copied(name)? }
             }
+            SharedSource::Exchange { .. } => return Err(unsupported("/exchange", super::USE_TOPIC)),
         };
         let _gate = exchange.enter()?;
         let key = exchange.next_key();

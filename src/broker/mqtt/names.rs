@@ -47,7 +47,7 @@ impl Names {
             Destination::User { user: None, .. } => Err(unsupported("/user without a name".to_owned(), INSTEAD)),
             Destination::TemporaryQueue(_) => Err(unsupported("SEND to /temp-queue".to_owned(), INSTEAD)),
             Destination::Application(_) => Err(unsupported("SEND to /app".to_owned(), INSTEAD)),
-            Destination::Exchange { .. } => Err(unsupported("/exchange".to_owned(), NOT_AMQP)),
+            Destination::Exchange { .. } => Err(no_exchanges()),
             Destination::ExistingQueue(_) => Err(unsupported("/amq/queue".to_owned(), NOT_AMQP)),
         }
     }
@@ -206,6 +206,11 @@ fn expressible(topic: String) -> Result<String, BrokerError> {
         return Err(BrokerError::Rejected("the topic has a control character, which MQTT does not allow".to_owned()));
     }
     Ok(topic)
+}
+
+/// MQTT has no exchanges.
+pub(super) fn no_exchanges() -> BrokerError {
+    unsupported("/exchange".to_owned(), NOT_AMQP)
 }
 
 fn unsupported(what: String, why: &str) -> BrokerError {

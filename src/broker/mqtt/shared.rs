@@ -122,6 +122,7 @@ impl SharedTopics {
         let (wanted, pattern) = match source {
             SharedSource::Topic(pattern) => (self.common.reading.names.filter(&pattern)?, pattern),
             SharedSource::User { user, name } => (names::user_filter(&user, &name)?, names::of_user(&user, &name)),
+            SharedSource::Exchange { .. } => return Err(names::no_exchanges()),
         };
         let granted = self.first().open().await?.granted.clone();
         if !granted.wildcards && wanted.filter.contains(['+', '#']) {
