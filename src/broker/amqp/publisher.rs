@@ -6,13 +6,10 @@
 //! fails (contract, §11).
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
@@ -64,7 +61,6 @@ struct Job {
 }
 
 /// A message as AMQP has it.
-#[derive(Clone)]
 struct Envelope {
     exchange: ShortString,
     key: ShortString,
@@ -72,11 +68,10 @@ struct Envelope {
     place: Option<Place>,
     /// With these, if it has to be made.
     arguments: FieldTable,
-    properties: BasicProperties,
-    body: Bytes,
+    /// Given away with the first flight; few messages need another one.
+    properties: Option<BasicProperties>,
+    message: Message,
 }
-
-type Flight = Pin<Box<dyn Future<Output = (Job, Result<lapin::Confirmation, Error>)> + Send>>;
 
 impl Publisher {
     /// Starts the tasks. They end with the line.
@@ -89,7 +84,8 @@ impl Publisher {
         let start = |_| {
             let (sender, jobs) = mpsc::unbounded_channel();
             let (line, topology) = (Arc::clone(line), Arc::clone(topology));
-            tokio::spawn(Worker { line, topology, jobs, again: VecDeque::new(), next: 0 }.run());
+            let frame_max = settings.frame_max;
+            tokio::spawn(Worker { line, topology, frame_max, jobs, again: VecDeque::new(), next: 0 }.run());
             sender
         };
         let channels = (0..settings.publish_channels.max(1)).map(start).collect();
@@ -148,7 +144,7 @@ impl Publisher {
             Some(arguments) => Arguments::parse(arguments, self.queue_arguments)?.queue,
             None => FieldTable::default(),
         };
-        Ok(Envelope { exchange, key, place, arguments, properties, body: message.body })
+        Ok(Envelope { exchange, key, place, arguments, properties: Some(properties), message })
     }
 
     fn address(&self, destination: &Destination) -> Result<(ShortString, ShortString, Option<Place>), BrokerError> {
@@ -185,6 +181,7 @@ fn unsupported(what: &str) -> BrokerError {
 struct Worker {
     line: Arc<Line>,
     topology: Arc<Topology>,
+    frame_max: u32,
     jobs: mpsc::UnboundedReceiver<Job>,
     /// To be published again, in order.
     again: VecDeque<Job>,
@@ -218,9 +215,13 @@ impl Worker {
 
     /// Publishes until the channel breaks. `Err` when there is nothing more to publish, ever.
     async fn drive(&mut self, channel: &Channel) -> Result<(), ()> {
-        let mut flying: FuturesUnordered<Flight> = FuturesUnordered::new();
+        // Each is polled for the first time in the order in which it came, and that hands it to lapin: so they leave in
+        // this order.
+        let mut flying = FuturesUnordered::new();
         let mut failed: Vec<(Job, Error)> = Vec::new();
         let mut alone = false;
+        let line = Arc::clone(&self.line);
+        let mut closed = pin!(line.connector().closed());
         loop {
             if !failed.is_empty() && flying.is_empty() {
                 let by_channel = failed.iter().any(|(_, error)| channel_error(error).is_some());
@@ -245,20 +246,12 @@ impl Worker {
                         job.sequence = self.next;
                     }
                     alone = job.alone;
-                    if let Some(job) = self.prepared(job).await {
-                        let mut flight = fly(channel.clone(), job);
-                        // The first poll hands it to lapin: so they leave in this order.
-                        let arrived = std::future::poll_fn(|context| Poll::Ready(flight.as_mut().poll(context))).await;
-                        match arrived {
-                            Poll::Pending => flying.push(flight),
-                            Poll::Ready((job, Ok(confirmation))) => self.confirmed(job, &confirmation),
-                            Poll::Ready((job, Err(error))) => failed.push((job, error)),
-                        }
-                    } else {
-                        alone = false;
+                    match self.prepared(job).await {
+                        Some(job) => flying.push(fly(channel, self.frame_max, job)),
+                        None => alone = false,
                     }
                 }
-                () = self.line.connector().closed() => return Err(()),
+                () = &mut closed => return Err(()),
             }
         }
     }
@@ -342,17 +335,21 @@ async fn next(again: &mut VecDeque<Job>, jobs: &mut mpsc::UnboundedReceiver<Job>
     }
 }
 
-fn fly(channel: Channel, job: Job) -> Flight {
-    Box::pin(async move {
-        let Envelope { exchange, key, properties, body, .. } = job.envelope.clone();
-        let properties = if job.republished { properties::republished(&properties) } else { properties };
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let confirmation = match channel.basic_publish(exchange, key, options, &body, properties).await {
-            Ok(confirm) => confirm.await,
-            Err(error) => Err(error),
-        };
-        (job, confirmation)
-    })
+async fn fly(channel: &Channel, frame_max: u32, mut job: Job) -> (Job, Result<lapin::Confirmation, Error>) {
+    let Envelope { exchange, key, properties, message, .. } = &mut job.envelope;
+    // What could be expressed once can be again.
+    let again = || properties::of_message(message, frame_max).unwrap_or_default();
+    let mut properties = properties.take().unwrap_or_else(again);
+    if job.republished {
+        properties = properties::republished(&properties);
+    }
+    let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+    let publishing = channel.basic_publish(exchange.clone(), key.clone(), options, &message.body, properties);
+    let confirmation = match publishing.await {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    (job, confirmation)
 }
 
 fn answer(job: Job, answer: Result<Outcome, BrokerError>) {
