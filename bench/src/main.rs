@@ -2,13 +2,14 @@
 //! what clients cost a RabbitMQ behind it.
 //!
 //! ```text
-//! main ──► scenario (fan_out, latency, queue, connecting, idle, bridged, broker_cost)
+//! main ──► scenario (fan_out, latency, queue, connecting, idle, bridge, bridged, broker_cost)
 //!              │ starts a child: the gateway, or this program as `floor-server`      process, floor
 //!              │ drives clients on one thread                                         client, wire
 //!              └─► rows ──► Markdown and JSON                                         report
 //! ```
 //! Each scenario checks what it measures: nothing lost, doubled or reordered, or it fails.
 
+mod bridge;
 mod bridged;
 mod broker_cost;
 mod client;
@@ -56,6 +57,9 @@ struct Arguments {
     /// Rounds, gateway and floor in turn
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
+    /// A RabbitMQ for the scenario `bridge`, as amqp://user:passcode@host/vhost; without it, that is left out
+    #[arg(long, env = "BENCH_AMQP", value_name = "URI")]
+    amqp: Option<String>,
     /// Only these scenarios
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<Scenario>,
@@ -64,17 +68,39 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Subcommand)]
+#[derive(Clone, Subcommand)]
 enum Command {
     /// Serve as the floor: started by the measurements themselves
     #[command(hide = true)]
     FloorServer,
+    /// Publish by AMQP for so many milliseconds: started by the measurements themselves
+    #[command(hide = true)]
+    BarePublisher {
+        /// Where the broker is
+        uri: String,
+        /// For how long
+        milliseconds: u64,
+    },
+    /// Consume by AMQP what they publish: started by the measurements themselves
+    #[command(hide = true)]
+    BareConsumer {
+        /// Where the broker is
+        uri: String,
+        /// How many seconds' worth of messages
+        milliseconds: u64,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match arguments.command {
+    let result = match &arguments.command {
         Some(Command::FloorServer) => floor::serve(),
+        Some(Command::BarePublisher { uri, milliseconds }) => {
+            bridge::bare_publisher(uri, Duration::from_millis(*milliseconds))
+        }
+        Some(Command::BareConsumer { uri, milliseconds }) => {
+            bridge::bare_consumer(uri, Duration::from_millis(*milliseconds))
+        }
         None => measure(&arguments),
     };
     match result {
@@ -88,7 +114,8 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> io::Result<()> {
     raise_descriptors(u64::from(arguments.clients) + 256)?;
-    let plan = Plan::new(arguments.quick, arguments.clients as usize, arguments.rounds as usize);
+    let mut plan = Plan::new(arguments.quick, arguments.clients as usize, arguments.rounds as usize);
+    plan.amqp.clone_from(&arguments.amqp);
     let gateway = process::Gateway { binary: arguments.gateway.clone(), settings: arguments.set.clone() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = Report::new();

@@ -8,10 +8,10 @@ use clap::ValueEnum;
 
 use crate::process::Gateway;
 use crate::report::Report;
-use crate::{bridged, broker_cost, connecting, fan_out, idle, latency, queue};
+use crate::{bridge, bridged, broker_cost, connecting, fan_out, idle, latency, queue};
 
 /// Counts and times of one run of all scenarios.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Subscribers or idle clients of the larger scenarios.
     pub clients: usize,
@@ -23,13 +23,22 @@ pub struct Plan {
     pub idle: Duration,
     /// Connections that are made in one round of connecting.
     pub connects: usize,
+    /// A RabbitMQ for the scenario that needs one.
+    pub amqp: Option<String>,
 }
 
 impl Plan {
     /// The quick plan fits in a minute with 1,000 clients and three rounds, the other one in four.
     pub fn new(quick: bool, clients: usize, rounds: usize) -> Self {
         let (round, idle, connects) = if quick { (700, 10, 1000) } else { (3000, 30, 2000) };
-        Plan { clients, rounds, round: Duration::from_millis(round), idle: Duration::from_secs(idle), connects }
+        Plan {
+            clients,
+            rounds,
+            round: Duration::from_millis(round),
+            idle: Duration::from_secs(idle),
+            connects,
+            amqp: None,
+        }
     }
 
     /// When a scenario that has not ended must have failed.
@@ -56,6 +65,8 @@ pub enum Scenario {
     IdleMemory,
     /// CPU of clients that send and get heart-beats only.
     IdleCpu,
+    /// In front of RabbitMQ, beside a bare AMQP program; needs `--amqp`.
+    Bridge,
     /// Fan-out and latency in front of RabbitMQ, beside RabbitMQ's own plugin and the floor. Only when it is asked for.
     Bridged,
     /// What many subscribers cost RabbitMQ, through the gateway and through its own plugin. Only when it is asked for.
@@ -82,6 +93,13 @@ impl Scenario {
             Scenario::Connect => connecting::run(gateway, plan, report).await,
             Scenario::IdleMemory => idle::memory(gateway, plan, report).await,
             Scenario::IdleCpu => idle::cpu(gateway, plan, report).await,
+            Scenario::Bridge => match &plan.amqp {
+                Some(uri) => bridge::run(gateway, uri, plan, report).await,
+                None => {
+                    eprintln!("bench: left out, because it needs --amqp");
+                    Ok(())
+                }
+            },
             Scenario::Bridged => bridged::run(gateway, plan, report).await,
             Scenario::BrokerCost => broker_cost::run(gateway, plan, report).await,
         }

@@ -167,6 +167,11 @@ impl Meter {
     }
 }
 
+/// CPU time of this process since its start.
+pub fn own_cpu() -> io::Result<Duration> {
+    cpu("self")
+}
+
 /// User and system time of a process. The sum of the threads' run times has nanoseconds; `stat` has hundredths of a second, and is
 /// for kernels that do not count the other.
 pub fn cpu(process: &str) -> io::Result<Duration> {
