@@ -20,6 +20,9 @@ mod amqp_poison;
 #[path = "amqp/queues.rs"]
 mod amqp_queues;
 #[cfg(feature = "amqp")]
+#[path = "amqp/scale.rs"]
+mod amqp_scale;
+#[cfg(feature = "amqp")]
 #[path = "amqp/wire.rs"]
 mod amqp_wire;
 #[path = "brokers/harness.rs"]
