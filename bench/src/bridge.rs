@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use crate::client::Client;
 use crate::plan::Plan;
 use crate::process::{self, Gateway};
+use crate::rabbitmq::RabbitMq;
 use crate::report::Report;
 use crate::wire;
 
@@ -37,7 +38,10 @@ const PREFETCH: u16 = 1000;
 const FEED: u64 = 10_000;
 
 /// Runs both halves.
-pub async fn run(gateway: &Gateway, uri: &str, plan: &Plan, report: &mut Report) -> io::Result<()> {
+pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
+    let node = RabbitMq::start()?;
+    let uri = node.uri();
+    let uri = uri.as_str();
     let amqp = ["broker.kind=amqp".to_owned(), format!("broker.amqp.uri={uri}"), "outbox.max_bytes=1000000000".into()];
     let settings = gateway.settings.iter().cloned().chain(amqp).collect();
     let gateway = Gateway { settings, ..gateway.clone() };
@@ -82,14 +86,21 @@ async fn consuming(
 ) -> io::Result<()> {
     let server = gateway.start()?;
     let reader = Client::subscribe(server.address(), 0, "/topic/bench.bridge", "auto").await?;
-    let messages = (plan.round.as_secs_f64() * FEED as f64) as u64;
+    let messages = FEED * u64::try_from(plan.round.as_millis()).unwrap_or(u64::MAX) / 1000;
     let (arrived, changed) = (Rc::new(Cell::new(0)), Rc::new(Notify::new()));
     let (mut rate, mut cpu) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     tokio::task::spawn_local({
         let (arrived, changed) = (Rc::clone(&arrived), Rc::clone(&changed));
         async move {
             // An error shows as messages that do not come.
-            while reader.read(|_| Ok(arrived.set(arrived.get() + 1))).await.is_ok() {
+            while reader
+                .read(|_| {
+                    arrived.set(arrived.get() + 1);
+                    Ok(())
+                })
+                .await
+                .is_ok()
+            {
                 changed.notify_one();
             }
         }
@@ -137,7 +148,10 @@ async fn send(producer: &Client, time: Duration) -> io::Result<u64> {
         producer.send(&out).await?;
         if receipts.get() < sent {
             producer
-                .read(|frame| Ok(receipts.set(receipts.get() + u64::from(frame.starts_with(b"RECEIPT\n")))))
+                .read(|frame| {
+                    receipts.set(receipts.get() + u64::from(frame.starts_with(b"RECEIPT\n")));
+                    Ok(())
+                })
                 .await?;
         }
     }
@@ -202,7 +216,7 @@ pub fn bare_consumer(uri: &str, time: Duration) -> io::Result<()> {
         let options = BasicConsumeOptions::default();
         let mut consumer = channel.basic_consume(queue, ShortString::default(), options, none).await?;
         println!("ready");
-        let messages = (time.as_secs_f64() * FEED as f64) as u64;
+        let messages = FEED * u64::try_from(time.as_millis()).unwrap_or(u64::MAX) / 1000;
         let (start, before) = (Instant::now(), process::own_cpu()?);
         for number in 1..=messages {
             let delivery = consumer.next().await.ok_or("the consumer has ended")??;

@@ -57,9 +57,6 @@ struct Arguments {
     /// Rounds, gateway and floor in turn
     #[arg(long, value_name = "NUMBER", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
-    /// A RabbitMQ for the scenario `bridge`, as amqp://user:passcode@host/vhost; without it, that is left out
-    #[arg(long, env = "BENCH_AMQP", value_name = "URI")]
-    amqp: Option<String>,
     /// Only these scenarios
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<Scenario>,
@@ -114,8 +111,7 @@ fn main() -> ExitCode {
 
 fn measure(arguments: &Arguments) -> io::Result<()> {
     raise_descriptors(u64::from(arguments.clients) + 256)?;
-    let mut plan = Plan::new(arguments.quick, arguments.clients as usize, arguments.rounds as usize);
-    plan.amqp.clone_from(&arguments.amqp);
+    let plan = Plan::new(arguments.quick, arguments.clients as usize, arguments.rounds as usize);
     let gateway = process::Gateway { binary: arguments.gateway.clone(), settings: arguments.set.clone() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = Report::new();

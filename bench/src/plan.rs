@@ -11,7 +11,7 @@ use crate::report::Report;
 use crate::{bridge, bridged, broker_cost, connecting, fan_out, idle, latency, queue};
 
 /// Counts and times of one run of all scenarios.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// Subscribers or idle clients of the larger scenarios.
     pub clients: usize,
@@ -23,22 +23,13 @@ pub struct Plan {
     pub idle: Duration,
     /// Connections that are made in one round of connecting.
     pub connects: usize,
-    /// A RabbitMQ for the scenario that needs one.
-    pub amqp: Option<String>,
 }
 
 impl Plan {
     /// The quick plan fits in a minute with 1,000 clients and three rounds, the other one in four.
     pub fn new(quick: bool, clients: usize, rounds: usize) -> Self {
         let (round, idle, connects) = if quick { (700, 10, 1000) } else { (3000, 30, 2000) };
-        Plan {
-            clients,
-            rounds,
-            round: Duration::from_millis(round),
-            idle: Duration::from_secs(idle),
-            connects,
-            amqp: None,
-        }
+        Plan { clients, rounds, round: Duration::from_millis(round), idle: Duration::from_secs(idle), connects }
     }
 
     /// When a scenario that has not ended must have failed.
@@ -65,7 +56,7 @@ pub enum Scenario {
     IdleMemory,
     /// CPU of clients that send and get heart-beats only.
     IdleCpu,
-    /// In front of RabbitMQ, beside a bare AMQP program; needs `--amqp`.
+    /// In front of RabbitMQ, beside a bare AMQP program. Only when it is asked for.
     Bridge,
     /// Fan-out and latency in front of RabbitMQ, beside RabbitMQ's own plugin and the floor. Only when it is asked for.
     Bridged,
@@ -81,7 +72,7 @@ impl Scenario {
 
     /// Whether it starts a RabbitMQ, and so is left out unless it is asked for.
     pub fn needs_rabbitmq(self) -> bool {
-        matches!(self, Scenario::Bridged | Scenario::BrokerCost)
+        matches!(self, Scenario::Bridge | Scenario::Bridged | Scenario::BrokerCost)
     }
 
     /// Runs it and adds its rows.
@@ -93,13 +84,7 @@ impl Scenario {
             Scenario::Connect => connecting::run(gateway, plan, report).await,
             Scenario::IdleMemory => idle::memory(gateway, plan, report).await,
             Scenario::IdleCpu => idle::cpu(gateway, plan, report).await,
-            Scenario::Bridge => match &plan.amqp {
-                Some(uri) => bridge::run(gateway, uri, plan, report).await,
-                None => {
-                    eprintln!("bench: left out, because it needs --amqp");
-                    Ok(())
-                }
-            },
+            Scenario::Bridge => bridge::run(gateway, plan, report).await,
             Scenario::Bridged => bridged::run(gateway, plan, report).await,
             Scenario::BrokerCost => broker_cost::run(gateway, plan, report).await,
         }
