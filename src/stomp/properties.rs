@@ -180,7 +180,8 @@ proptest! {
         let (items, _, held) = read(version, limits, &pieces);
         let command_line = 32;
         prop_assert!(held <= command_line + limits.header_bytes + limits.body + 1);
-        prop_assert!(limits.frame.is_none_or(|limit| held <= limit));
+        // A CR between frames may be half of a heart-beat, and is no part of any frame.
+        prop_assert!(limits.frame.is_none_or(|limit| held <= limit.max(1)));
         for item in items {
             let Item::Frame(frame) = item else { continue };
             prop_assert!(frame.headers.len() <= limits.headers);
