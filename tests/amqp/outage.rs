@@ -80,7 +80,7 @@ async fn what_was_there_before_the_outage_is_there_after_it() {
     // Both come, and the one that was delivered says so. Which is first is the broker's affair: it puts back what a lost
     // connection held when it notices that.
     let mut came = [jobs.next().await, jobs.next().await]
-        .map(|delivery| (text(&delivery.message).to_owned(), delivery.redelivered, delivery.id));
+        .map(|delivery| (text(&delivery.message).clone(), delivery.redelivered, delivery.id));
     came.sort();
     let [(one, one_again, one_id), (other, _, other_id)] = came;
     assert_eq!((one.as_str(), one_again, other.as_str()), ("early", true, "meanwhile"));
