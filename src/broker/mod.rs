@@ -9,6 +9,8 @@
 
 pub mod amqp;
 #[cfg(any(feature = "amqp", feature = "mqtt"))]
+mod backoff;
+#[cfg(any(feature = "amqp", feature = "mqtt"))]
 mod base64;
 pub mod memory;
 pub mod mqtt;

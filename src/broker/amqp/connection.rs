@@ -10,15 +10,14 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use lapin::{Channel, Connection, Event};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::dial::{CLOSING, Dialer, NoConnection};
-use crate::broker::{BrokerError, LinkState};
+use crate::broker::{BrokerError, LinkState, backoff};
 
 /// How often a connection is looked at that has said nothing.
 const LOOK: Duration = Duration::from_millis(500);
-/// The first pause between two attempts; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// RabbitMQ allows 2,047 channels on a connection.
 const MAX_CHANNELS: usize = 2_000;
 
@@ -123,11 +122,9 @@ impl Connector {
         let _ = self.ended.subscribe().wait_for(Option::is_some).await;
     }
 
-    /// A pause before the next attempt, jittered so that many gateways do not come back at once.
+    /// A pause before the next attempt.
     pub(super) async fn pause(&self, attempt: u32) {
-        let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(16)).min(self.reconnect_max);
-        let share = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
-        tokio::time::sleep(longest.mul_f64(0.5 + share / 2.0)).await;
+        backoff::pause(attempt, self.reconnect_max).await;
     }
 
     /// A connection of no line, which nobody makes again; `None` if the broker cannot be reached.
@@ -206,8 +203,9 @@ impl Line {
             };
             match connected {
                 Ok(connection) => {
-                    attempt = 0;
+                    let begun = Instant::now();
                     self.hold(connection).await;
+                    attempt = backoff::after(attempt, begun.elapsed(), self.connector.reconnect_max);
                 }
                 Err(NoConnection { why, refused }) => {
                     self.tell(attempt, &why);

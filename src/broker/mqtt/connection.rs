@@ -13,16 +13,15 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::address::{Address, Scheme};
 use super::settings::{Settings, Version};
 use super::wire::{self, Arrival, Client, Driver, Endpoint, Event, Fault, Granted, Options};
 use crate::broker::base64::base64url;
-use crate::broker::{BrokerError, LinkState};
+use crate::broker::{BrokerError, LinkState, backoff};
 
-/// The first pause between two attempts; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// A broker has so long to take our good-bye.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -148,11 +147,9 @@ impl Connector {
         let _ = self.closed.subscribe().wait_for(|closed| *closed).await;
     }
 
-    /// A pause before the next attempt, jittered so that many gateways do not come back at once.
+    /// A pause before the next attempt.
     pub(super) async fn pause(&self, attempt: u32) {
-        let longest = FIRST_PAUSE.saturating_mul(1 << attempt.min(16)).min(self.reconnect_max);
-        let share = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
-        tokio::time::sleep(longest.mul_f64(0.5 + share / 2.0)).await;
+        backoff::pause(attempt, self.reconnect_max).await;
     }
 
     /// A connection that has been accepted.
@@ -318,8 +315,9 @@ impl Line {
             };
             match connected {
                 Ok((client, driver, granted)) => {
-                    attempt = 0;
+                    let begun = Instant::now();
                     self.hold(client, driver, granted).await;
+                    attempt = backoff::after(attempt, begun.elapsed(), self.connector.reconnect_max);
                 }
                 Err(fault) => {
                     if let Fault::Refused(why) = &fault {
