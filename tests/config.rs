@@ -387,6 +387,18 @@ fn logins_are_checked_where_they_are_used_or_not_at_all() {
     }
 }
 
+#[test]
+fn the_time_of_handlers_binds_only_where_there_are_some() {
+    let set = |settings: &[&str]| {
+        let flags = settings.iter().flat_map(|setting| ["--set", setting]);
+        stompgate(&["check"].into_iter().chain(flags).collect::<Vec<_>>(), &[])
+    };
+    let (short, route) = ("session.confirm_timeout=2s", r#"app.route=[{pattern="/app/x", send_to="/topic/x"}]"#);
+    assert!(set(&[short]).status.success(), "nothing is called");
+    let found = problems(&set(&[short, route]));
+    assert!(found.len() == 1 && found[0].starts_with("app.timeout"), "{found:?}");
+}
+
 #[cfg(feature = "amqp")]
 #[test]
 fn the_example_for_rabbitmq_is_good() {

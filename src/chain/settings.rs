@@ -127,6 +127,11 @@ impl Default for TargetSettings {
 }
 
 impl Settings {
+    /// Whether the configuration has any part of the chain.
+    pub fn is_used(&self) -> bool {
+        self.lifecycle.is_some() || !self.route.is_empty()
+    }
+
     /// What types alone cannot say.
     pub fn check(&self, separators: Separators) -> Result<(), Faults> {
         let mut faults = Faults::default();

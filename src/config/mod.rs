@@ -130,7 +130,7 @@ impl Config {
     fn check_app(&self) -> Result<(), Faults> {
         let mut faults = Faults::default();
         faults.demand(
-            self.app.timeout < self.session.confirm_timeout,
+            !self.app.is_used() || self.app.timeout < self.session.confirm_timeout,
             "app.timeout",
             "must be shorter than session.confirm_timeout, within which a receipt is given",
         );
