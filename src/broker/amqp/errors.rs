@@ -7,6 +7,8 @@ use crate::broker::BrokerError;
 
 /// Reply codes of AMQP 0-9-1 that mean something to a client.
 const CONNECTION_FORCED: u16 = 320;
+/// The broker's own trouble, such as a quorum queue that has no leader yet: no message is to blame.
+const INTERNAL_ERROR: u16 = 541;
 pub(super) const ACCESS_REFUSED: u16 = 403;
 pub(super) const NOT_FOUND: u16 = 404;
 pub(super) const PRECONDITION_FAILED: u16 = 406;
@@ -25,7 +27,9 @@ pub(super) fn channel_error(error: &Error) -> Option<u16> {
 pub(super) fn is_poison(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::ParsingError(_) => true,
-        ErrorKind::ProtocolError(reply) => error.is_amqp_hard_error() && reply.get_id() != CONNECTION_FORCED,
+        ErrorKind::ProtocolError(reply) => {
+            error.is_amqp_hard_error() && !matches!(reply.get_id(), CONNECTION_FORCED | INTERNAL_ERROR)
+        }
         _ => false,
     }
 }
