@@ -307,6 +307,26 @@ fn a_passcode_in_an_address_is_never_printed() {
 }
 
 #[test]
+fn the_key_of_the_api_is_never_printed_and_may_come_from_a_file() {
+    let key = "hunter2-hunter2-hunter2";
+    let flag = format!("admin.api_key={key}");
+    for command in ["check", "config"] {
+        let output = stompgate(&["--set", &flag, command], &[]);
+        assert!(output.status.success() && !stdout(&output).contains("hunter2"), "{output:?}");
+    }
+    for bad in ["hunter2", "hunter2 hunter2 hunter2", "12345"] {
+        let output = stompgate(&["--set", &format!("admin.api_key={bad}"), "check"], &[]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("admin.api_key (--set): "), "{said}");
+        assert!(!said.contains("hunter2") && !said.contains("12345"), "{said}");
+    }
+    let held = file("api-key", &format!("{key}\n"));
+    assert!(stompgate(&["--set", &format!("admin.api_key_file={held}"), "check"], &[]).status.success());
+    let both = stompgate(&["--set", &format!("admin.api_key_file={held}"), "--set", &flag, "check"], &[]);
+    assert!(problems(&both)[0].contains("one place"), "{both:?}");
+}
+
+#[test]
 fn trust_stays_on_this_machine_unless_told_otherwise() {
     let found = problems(&stompgate(&["run", "--listen", "0.0.0.0:0"], &[]));
     assert_eq!(found.len(), 1);

@@ -18,6 +18,8 @@ mod acks;
 mod amqp;
 #[path = "conversations/amqp_queues.rs"]
 mod amqp_queues;
+#[path = "conversations/api.rs"]
+mod api;
 #[path = "conversations/app.rs"]
 mod app;
 #[path = "conversations/connect.rs"]

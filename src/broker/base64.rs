@@ -1,7 +1,8 @@
 //! Base64 for names: RFC 4648, section 5, without padding. Any text becomes letters, digits, `-` and `_`.
 
 /// These bytes as text.
-pub(super) fn base64url(bytes: &[u8]) -> String {
+#[cfg(any(feature = "amqp", feature = "mqtt"))]
+pub(crate) fn base64url(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
@@ -15,7 +16,7 @@ pub(super) fn base64url(bytes: &[u8]) -> String {
 }
 
 /// The bytes that [`base64url`] made this text of. The alphabet of section 4, and padding, are read as well.
-pub(super) fn decoded(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn decoded(text: &str) -> Option<Vec<u8>> {
     let text = text.trim_end_matches('=');
     let mut bytes = Vec::with_capacity(text.len() * 3 / 4);
     let (mut bits, mut count) = (0_u32, 0);

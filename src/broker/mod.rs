@@ -10,8 +10,7 @@
 pub mod amqp;
 #[cfg(any(feature = "amqp", feature = "mqtt"))]
 mod backoff;
-#[cfg(any(feature = "amqp", feature = "mqtt"))]
-mod base64;
+pub(crate) mod base64;
 pub mod memory;
 pub mod mqtt;
 mod settings;
@@ -62,6 +61,12 @@ pub fn connect(
 pub trait Broker: Send + Sync + 'static {
     /// The link for this identity; the same one for all who may share it.
     async fn link(&self, identity: &Identity) -> Result<Arc<dyn Link>, BrokerError>;
+
+    /// The gateway's own link, on nobody's behalf, to the virtual host that such a `host` in CONNECT would mean.
+    async fn own_link(&self, tenant: Option<Text>) -> Result<Arc<dyn Link>, BrokerError> {
+        let principal = Principal { name: Text::from_static("stompgate") };
+        self.link(&Identity { principal, tenant, passcode: None }).await
+    }
 
     /// Whether the broker can be used, and every change of that.
     fn state(&self) -> watch::Receiver<LinkState>;

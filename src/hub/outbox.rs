@@ -44,6 +44,8 @@ pub struct Item {
 /// Something that the client's task must know, apart from frames.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signal {
+    /// Somebody asks about the session.
+    Asked,
     /// The gateway stops.
     Shutdown,
     /// The session must end, for this reason.
@@ -178,8 +180,9 @@ impl Outbox {
         let mut state = self.lock();
         match signal {
             Signal::End(refusal) => state.end(refusal),
-            Signal::Shutdown => {
-                state.signal.get_or_insert(Signal::Shutdown);
+            Signal::Shutdown if state.signal == Some(Signal::Asked) => state.signal = Some(Signal::Shutdown),
+            signal => {
+                state.signal.get_or_insert(signal);
             }
         }
         wake(state);

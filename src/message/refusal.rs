@@ -342,6 +342,15 @@ impl Refusal {
         Self::new("overload", CloseCode::OVERLOAD, "Too many connections", detail)
     }
 
+    /// An operator ended the session. `reason` is the operator's word for it, if there was one.
+    pub fn removed(reason: Option<&str>) -> Self {
+        let detail = match reason {
+            Some(reason) => format!("An operator of the gateway ended this session: {reason}."),
+            None => "An operator of the gateway ended this session.".to_owned(),
+        };
+        Self::new("removed", CloseCode::POLICY, "Disconnected by an operator", detail)
+    }
+
     /// The gateway stops.
     pub fn shutting_down() -> Self {
         Self::new(

@@ -202,7 +202,7 @@ impl Metrics {
             sent: Traffic::new("out", &frames, &bytes),
             publishes: families.counters(
                 "stompgate_publishes_total",
-                "Messages that clients sent, by what became of them.",
+                "Messages that clients and back ends sent, by what became of them.",
                 "outcome",
                 Publish::NAMES,
             ),

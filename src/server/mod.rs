@@ -316,7 +316,7 @@ async fn upgrade(
 
 fn admit(services: &Arc<Services>, peer: SocketAddr, permit: OwnedSemaphorePermit) -> (Client, Option<Refusal>) {
     let outbox = Arc::new(Outbox::new(Arc::clone(&services.outbox), Arc::clone(&services.metrics)));
-    let (registration, refused) = services.registry.register(peer.ip(), Arc::clone(&outbox));
+    let (registration, refused) = services.registry.register(peer, Arc::clone(&outbox));
     let id = Text::from(format!("{}-{}", services.node, registration.number()));
     (Client { id, peer, outbox, registration, permit }, refused)
 }

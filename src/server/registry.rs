@@ -1,14 +1,16 @@
 //! Every connection of this node, and how many there may be of each kind.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
-use crate::hub::outbox::Outbox;
+use crate::hub::outbox::{Outbox, Signal};
 use crate::message::{Principal, Refusal, Text};
+use crate::session::Overview;
 
 /// All connections. A std mutex, short sections, nothing called while it is held but an outbox.
 #[derive(Debug)]
@@ -29,10 +31,29 @@ pub(super) struct Limits {
 #[derive(Debug, Default)]
 struct Connections {
     next: u64,
-    outboxes: HashMap<u64, Arc<Outbox>>,
+    /// In the order in which they came.
+    clients: BTreeMap<u64, Client>,
     addresses: HashMap<IpAddr, usize>,
     users: HashMap<Text, usize>,
     phase: Phase,
+}
+
+#[derive(Debug)]
+struct Client {
+    outbox: Arc<Outbox>,
+    peer: SocketAddr,
+    /// From CONNECT on.
+    user: Option<Text>,
+    /// Those who wait to be told of its subscriptions.
+    questions: Vec<oneshot::Sender<Vec<Overview>>>,
+}
+
+/// A session as operators see it.
+#[derive(Clone, Debug)]
+pub(super) struct SessionOverview {
+    pub(super) number: u64,
+    pub(super) user: Text,
+    pub(super) peer: SocketAddr,
 }
 
 /// How far the gateway's end has come.
@@ -70,12 +91,13 @@ impl Registry {
     }
 
     /// Adds a connection, and says why it must be turned away, if it must: that is done in its own ERROR frame.
-    pub(super) fn register(self: &Arc<Self>, address: IpAddr, outbox: Arc<Outbox>) -> (Registration, Option<Refusal>) {
+    pub(super) fn register(self: &Arc<Self>, peer: SocketAddr, outbox: Arc<Outbox>) -> (Registration, Option<Refusal>) {
+        let address = peer.ip();
         let mut connections = self.lock();
         let number = connections.next;
         connections.next += 1;
-        connections.outboxes.insert(number, outbox);
-        let all = connections.outboxes.len();
+        connections.clients.insert(number, Client { outbox, peer, user: None, questions: Vec::new() });
+        let all = connections.clients.len();
         let from_address = count(&mut connections.addresses, address);
         let Limits { all: most, per_address, .. } = self.limits;
         let refused = if connections.phase == Phase::Closing {
@@ -101,7 +123,7 @@ impl Registry {
     pub(super) fn close(&self) -> Vec<Arc<Outbox>> {
         let mut connections = self.lock();
         connections.phase = Phase::Closing;
-        connections.outboxes.values().map(Arc::clone).collect()
+        connections.clients.values().map(|client| Arc::clone(&client.outbox)).collect()
     }
 
     /// Waits until there is no connection left.
@@ -116,7 +138,7 @@ impl Registry {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().outboxes.len()
+        self.lock().clients.len()
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -127,14 +149,61 @@ impl Registry {
     pub(super) fn census(&self) -> Census {
         let connections = self.lock();
         Census {
-            connections: connections.outboxes.len(),
+            connections: connections.clients.len(),
             sessions: connections.users.values().sum(),
-            waiting: connections.outboxes.values().map(|outbox| outbox.waiting()).sum(),
+            waiting: connections.clients.values().map(|client| client.outbox.waiting()).sum(),
         }
+    }
+
+    /// At most `limit` sessions that came after the one of this number, of one user or of all.
+    pub(super) fn sessions(&self, after: Option<u64>, limit: usize, user: Option<&str>) -> Vec<SessionOverview> {
+        let connections = self.lock();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let clients = connections.clients.range((from, Bound::Unbounded));
+        let sessions = clients.filter_map(|(number, client)| {
+            let name = client.user.as_ref().filter(|name| user.is_none_or(|user| user == &***name))?;
+            Some(SessionOverview { number: *number, user: name.clone(), peer: client.peer })
+        });
+        sessions.take(limit).collect()
+    }
+
+    /// Ends a session; false if there is none of this number.
+    pub(super) fn end(&self, number: u64, refusal: Refusal) -> bool {
+        let outbox = self.lock().clients.get(&number).filter(|client| client.user.is_some()).map(Client::outbox);
+        outbox.map(|outbox| outbox.signal(Signal::End(refusal))).is_some()
+    }
+
+    /// Ends all sessions of a user, and says how many there were.
+    pub(super) fn end_all(&self, user: &str, refusal: &Refusal) -> usize {
+        let is_meant = |client: &&Client| client.user.as_ref().is_some_and(|name| **name == *user);
+        let outboxes: Vec<_> = self.lock().clients.values().filter(is_meant).map(Client::outbox).collect();
+        for outbox in &outboxes {
+            outbox.signal(Signal::End(refusal.clone()));
+        }
+        outboxes.len()
+    }
+
+    /// Asks a session for its subscriptions. The answer is an error if the session ends before it comes.
+    pub(super) fn ask(&self, number: u64) -> Option<oneshot::Receiver<Vec<Overview>>> {
+        let (sender, answer) = oneshot::channel();
+        let mut connections = self.lock();
+        let client = connections.clients.get_mut(&number).filter(|client| client.user.is_some())?;
+        client.questions.retain(|question| !question.is_closed());
+        client.questions.push(sender);
+        let outbox = client.outbox();
+        drop(connections);
+        outbox.signal(Signal::Asked);
+        Some(answer)
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Client {
+    fn outbox(&self) -> Arc<Outbox> {
+        Arc::clone(&self.outbox)
     }
 }
 
@@ -152,23 +221,39 @@ impl Registration {
             return Err(Refusal::overload("Sessions of one user", limit, "auth.max_sessions_per_user"));
         }
         count(&mut connections.users, principal.name.clone());
+        if let Some(client) = connections.clients.get_mut(&self.number) {
+            client.user = Some(principal.name.clone());
+        }
         drop(connections);
         self.user = Some(principal.name.clone());
         Ok(())
+    }
+
+    /// Tells those who have asked.
+    pub(super) fn answer(&self, overview: impl FnOnce() -> Vec<Overview>) {
+        let mut connections = self.registry.lock();
+        let client = connections.clients.get_mut(&self.number);
+        let questions = client.map(|client| std::mem::take(&mut client.questions)).unwrap_or_default();
+        drop(connections);
+        if questions.is_empty() {
+            return;
+        }
+        let overview = overview();
+        for question in questions {
+            let _ = question.send(overview.clone()); // who has gone needs no answer
+        }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut connections = self.registry.lock();
-        connections.outboxes.remove(&self.number);
+        connections.clients.remove(&self.number);
         discount(&mut connections.addresses, &self.address);
         if let Some(user) = &self.user {
             discount(&mut connections.users, user);
         }
-        if connections.outboxes.is_empty() {
-            // All memory of a crowd that has left goes back.
-            connections.outboxes.shrink_to_fit();
+        if connections.clients.is_empty() {
             self.registry.empty.notify_waiters();
         }
     }

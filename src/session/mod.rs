@@ -37,7 +37,9 @@ use connect::Connect;
 pub use in_flight::Ticket;
 use in_flight::{Answered, InFlight, Kind};
 use send::Rates;
+pub use send::sessionless;
 pub use settings::Settings;
+pub use subscriptions::Overview;
 use subscriptions::Subscriptions;
 use transactions::Transactions;
 
@@ -186,6 +188,14 @@ impl Session {
         match &self.state {
             State::Connected(connected) => connected.subscriptions.unsettled(),
             _ => 0,
+        }
+    }
+
+    /// Its open subscriptions, in the order in which they were opened.
+    pub fn subscriptions(&self) -> Vec<Overview> {
+        match &self.state {
+            State::Connected(connected) => connected.subscriptions.overview(),
+            _ => Vec::new(),
         }
     }
 

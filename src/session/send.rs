@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::in_flight::Kind;
 use super::{Action, Connected, Handler, Request, Settings, arguments, flag, number};
 use crate::message::{
-    Argument, Capabilities, Destination, Headers, Message, Outcome, Principal, PublishOptions, Refusal, Source,
+    Argument, Capabilities, Destination, Headers, Message, Outcome, PublishOptions, Refusal, Separators, Source,
     Subscribe, Text, Usage,
 };
-use crate::stomp::Frame;
+use crate::stomp::{Command, Frame};
 
 const TEMPORARY_QUEUE: &str = "/temp-queue/";
 
@@ -30,7 +32,7 @@ impl Connected {
         };
         let receipt = frame.headers.get("receipt").cloned();
         let transaction = frame.headers.get("transaction").cloned();
-        let message = message(frame, destination, reply_to, &self.principal, self.capabilities)?;
+        let message = message(frame, destination, reply_to, Some(&self.principal.name), self.capabilities)?;
         if let Some(name) = transaction {
             self.transactions.stage_message(&name, message, handler.settings())?;
             handler.receipt(receipt, &Outcome::DONE);
@@ -91,12 +93,40 @@ pub(super) fn check_supported(destination: &Destination, capabilities: Capabilit
     }
 }
 
-/// The message in a SEND frame: the table of the contract, §2.
+/// A message that no session sends, under the rules of a SEND: no `stompgate-user` travels with it.
+///
+/// # Errors
+/// Whatever a SEND with these headers, `destination` among them, would be refused for; and headers that speak to a
+/// session rather than travel with a message.
+pub fn sessionless(
+    headers: Headers,
+    body: Bytes,
+    capabilities: Capabilities,
+    separators: Separators,
+) -> Result<Message, Refusal> {
+    let mut frame = Frame { command: Command::Send, headers, body };
+    let destination = Destination::parse(super::required(&frame, "destination")?, Usage::Send, separators)?;
+    check_publishable(&destination)?;
+    check_supported(&destination, capabilities)?;
+    let is_idle = |name: &str| name != "destination" && is_consumed(name) && Argument::of(name).is_none();
+    if let Some((name, _)) = frame.headers.iter().find(|(name, _)| is_idle(name)) {
+        return Err(Refusal::forbidden_header("SEND", name, "without a session it means nothing"));
+    }
+    if temporary_queue(&frame).is_some() {
+        let why = "a temporary queue is a session's own; there is none here";
+        return Err(Refusal::forbidden_header("SEND", "reply-to", why));
+    }
+    // Whoever asks waits for the answer, as with a receipt.
+    frame.headers.push(Text::from_static("receipt"), Text::new());
+    message(frame, destination, None, None, capabilities)
+}
+
+/// The message in a SEND frame of this user: the table of the contract, §2.
 fn message(
     frame: Frame,
     destination: Destination,
     reply_to: Option<Text>,
-    principal: &Principal,
+    user: Option<&Text>,
     capabilities: Capabilities,
 ) -> Result<Message, Refusal> {
     let options = options(&frame, &destination, capabilities)?;
@@ -107,8 +137,8 @@ fn message(
                 let why = "the broker names messages; to carry a name of your own use amqp-message-id";
                 return Err(Refusal::forbidden_header("SEND", name, why));
             }
-            "user-id" if *value == principal.name && capabilities.user_id => headers.push(name.clone(), value.clone()),
-            "user-id" | "stompgate-user" if *value == principal.name => {}
+            "user-id" if Some(value) == user && capabilities.user_id => headers.push(name.clone(), value.clone()),
+            "user-id" | "stompgate-user" if Some(value) == user => {}
             "user-id" => return Err(Refusal::forbidden_header("SEND", name, "it differs from the session's login")),
             own if own.starts_with("stompgate-") => {
                 return Err(Refusal::forbidden_header(
@@ -126,7 +156,9 @@ fn message(
     if let Some(reply_to) = reply_to {
         headers.push(Text::from_static("reply-to"), reply_to);
     }
-    headers.push(Text::from_static("stompgate-user"), principal.name.clone());
+    if let Some(user) = user {
+        headers.push(Text::from_static("stompgate-user"), user.clone());
+    }
     Ok(Message { destination, headers, body: frame.body, options })
 }
 

@@ -15,6 +15,16 @@ pub(super) enum AckMode {
     ClientIndividual,
 }
 
+impl AckMode {
+    const fn as_str(self) -> &'static str {
+        match self {
+            AckMode::Auto => "auto",
+            AckMode::Client => "client",
+            AckMode::ClientIndividual => "client-individual",
+        }
+    }
+}
+
 /// All subscriptions of a session, those that are cancelled but have deliveries to be settled among them.
 ///
 /// In the order of their keys. A session has few; a search through a thousand costs less than a map's memory in each.
@@ -55,6 +65,23 @@ pub(super) struct New {
     pub(super) ack: AckMode,
     pub(super) reply: Option<Reply>,
     pub(super) durable: Option<DurableName>,
+}
+
+/// A subscription as operators see it.
+#[derive(Clone, Debug)]
+pub struct Overview {
+    /// Its place among all that the session ever had.
+    pub number: u32,
+    /// The header `id`.
+    pub id: Option<Text>,
+    /// The destination as the client wrote it.
+    pub destination: Text,
+    /// `auto`, `client` or `client-individual`.
+    pub ack: &'static str,
+    /// Whether it outlives the session.
+    pub is_durable: bool,
+    /// Deliveries that wait for ACK or NACK.
+    pub unacknowledged: usize,
 }
 
 /// A private reply address.
@@ -189,6 +216,20 @@ impl Subscriptions {
             None => subscription.id.is_none() && subscription.destination == *destination,
         };
         self.all.iter().filter(|subscription| !subscription.cancelled).find(is_meant).map(|found| found.key)
+    }
+
+    /// Every open subscription as operators see it.
+    pub(super) fn overview(&self) -> Vec<Overview> {
+        let open = self.all.iter().filter(|subscription| !subscription.cancelled);
+        let overview = open.map(|subscription| Overview {
+            number: subscription.key.0,
+            id: subscription.id.clone(),
+            destination: subscription.destination.clone(),
+            ack: subscription.ack.as_str(),
+            is_durable: subscription.durable.is_some(),
+            unacknowledged: subscription.unsettled.len(),
+        });
+        overview.collect()
     }
 
     /// Every open subscription, with its destination as the client wrote it.

@@ -11,6 +11,7 @@ mod peer;
 mod support;
 
 mod acks;
+mod api;
 mod app;
 mod app_http;
 mod bad_input;

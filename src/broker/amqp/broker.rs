@@ -78,6 +78,10 @@ impl Broker for Amqp {
         }
     }
 
+    async fn own_link(&self, tenant: Option<Text>) -> Result<Arc<dyn Link>, BrokerError> {
+        Ok(self.service(self.virtual_host(tenant.as_ref())?)?)
+    }
+
     fn state(&self) -> watch::Receiver<LinkState> {
         self.link.connector().state()
     }

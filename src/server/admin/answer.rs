@@ -6,6 +6,8 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
+use crate::message::Refusal;
+
 pub(super) type Answer = Response<Full<Bytes>>;
 
 pub(super) fn text(content_type: &'static str, text: String) -> Answer {
@@ -26,7 +28,23 @@ pub(super) fn problem(status: StatusCode, detail: &str) -> Answer {
     with(answer, CONTENT_TYPE, "application/problem+json")
 }
 
-pub(super) fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
-    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+/// The problem document of a refusal, with its code, and more members.
+pub(super) fn refused(status: StatusCode, refusal: &Refusal, more: &[(&str, Value)]) -> Answer {
+    let mut document = json!({
+        "title": refusal.message,
+        "status": status.as_u16(),
+        "code": refusal.code,
+        "detail": refusal.detail,
+    });
+    for (name, value) in more {
+        document[*name] = value.clone();
+    }
+    with(json(status, &document), CONTENT_TYPE, "application/problem+json")
+}
+
+pub(super) fn with(mut answer: Answer, name: HeaderName, value: &str) -> Answer {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        answer.headers_mut().insert(name, value);
+    }
     answer
 }

@@ -7,7 +7,7 @@ use crate::server::operation::{Pending, Published};
 use crate::stomp::Frame;
 
 /// What became of a message.
-pub(super) fn outcome_of(result: &Result<Outcome, Refusal>) -> Publish {
+pub(in crate::server) fn outcome_of(result: &Result<Outcome, Refusal>) -> Publish {
     match result {
         Ok(outcome) if outcome.routed => Publish::Confirmed,
         Ok(_) => Publish::Unroutable,

@@ -40,6 +40,7 @@ use crate::metrics::{Holdings, Overrun, Run};
 use crate::session::{Action, Done, Input, Session, SubscriptionKey, Ticket};
 use crate::stomp::{Decoder, Item as Decoded, Limits};
 use calls::Calls;
+pub(super) use count::outcome_of;
 
 /// Frames and heart-beats of one client that are handled before other tasks have their turn.
 const FRAMES_AT_A_TIME: usize = 64;
@@ -375,6 +376,7 @@ impl Connection {
                 debug!(%error, "write failed");
                 self.input(Input::Gone);
             }
+            Event::Signal(Signal::Asked) => self.client.registration.answer(|| self.session.subscriptions()),
             Event::Signal(Signal::Shutdown) => self.input(Input::Shutdown),
             Event::Signal(Signal::End(refusal)) => self.on_end(refusal),
             Event::Completed(completed) => self.on_completed(completed),
@@ -669,6 +671,6 @@ fn is_reset(error: &ProtocolError) -> bool {
 }
 
 /// The clock of the edge; in tests it can be paused.
-pub(super) fn now() -> Instant {
+pub(in crate::server) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
