@@ -39,7 +39,7 @@ use routes::{Api, Endpoint, Found};
 pub use settings::{Readiness, Settings};
 
 /// What can be asked for (OpenAPI 3.1).
-const DOCUMENT: &str = include_str!("../../../docs/openapi.json");
+const DOCUMENT: &str = include_str!("openapi.json");
 
 /// The port for operators.
 pub struct Admin {

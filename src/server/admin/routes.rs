@@ -29,7 +29,7 @@ pub(super) enum Api {
     EndSessions,
 }
 
-/// Every route; a test compares them with `docs/openapi.json`.
+/// Every route; a test compares them with `src/server/admin/openapi.json`.
 pub(super) const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("GET", "/metrics", Endpoint::Metrics),
     ("GET", "/healthz", Endpoint::Alive),
