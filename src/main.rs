@@ -95,11 +95,11 @@ fn main() -> ExitCode {
 }
 
 fn run(Loaded { config, .. }: Loaded) -> ExitCode {
-    telemetry::start(&config.log);
+    let log = telemetry::start(&config.log);
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .and_then(|runtime| runtime.block_on(gateway::run(config)));
+        .and_then(|runtime| runtime.block_on(gateway::run(config, log)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -21,7 +21,10 @@ const ROOMS: &[(&str, Option<&[&str]>)] = &[
     // 4: the hub
     ("hub", Some(&["settings", "message", "stomp", "broker", "metrics"])),
     // 5: the edge
-    ("server", Some(&["settings", "message", "stomp", "session", "broker", "chain", "auth", "hub", "metrics"])),
+    (
+        "server",
+        Some(&["settings", "message", "stomp", "session", "broker", "chain", "auth", "hub", "metrics", "telemetry"]),
+    ),
     // 6: the wiring
     ("config", None),
     ("gateway", None),

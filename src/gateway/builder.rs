@@ -7,6 +7,7 @@ use super::Gateway;
 use crate::auth::{Authenticator, authenticator};
 use crate::chain::{Answer, Chain, Failure, Interceptor, Request, Route, Routes, handler};
 use crate::config::Config;
+use crate::telemetry::Log;
 
 /// A gateway that has not been started yet: its settings, and what a program adds to them.
 ///
@@ -28,11 +29,12 @@ pub struct Builder {
     authenticator: Option<Arc<dyn Authenticator>>,
     interceptors: Vec<Arc<dyn Interceptor>>,
     routes: Vec<Result<Route, String>>,
+    log: Log,
 }
 
 impl Builder {
     pub(super) fn new(config: Config) -> Self {
-        Builder { config, authenticator: None, interceptors: Vec::new(), routes: Vec::new() }
+        Builder { config, authenticator: None, interceptors: Vec::new(), routes: Vec::new(), log: Log::default() }
     }
 
     /// Answers a destination such as `/app/orders/{id}` with this function. What it returns goes to `/topic/` and what
@@ -68,13 +70,19 @@ impl Builder {
         self
     }
 
+    /// Lets operators change what this log shows. Without it the log is the program's own.
+    pub fn log(mut self, log: Log) -> Self {
+        self.log = log;
+        self
+    }
+
     /// Starts it, inside a tokio runtime. When this returns, it accepts clients.
     ///
     /// # Errors
     /// Settings that cannot be carried out: an address in use, a certificate that is none, a pattern that is none. The
     /// text names the setting.
     pub fn start(self) -> io::Result<Gateway> {
-        let Builder { config, authenticator: own, mut interceptors, routes } = self;
+        let Builder { config, authenticator: own, mut interceptors, routes, log } = self;
         let routes = routes.into_iter().collect::<Result<Vec<_>, _>>();
         let mut routes = routes.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         let configured = config.app.routes(config.separators());
@@ -86,6 +94,6 @@ impl Builder {
         }
         let chain = Chain::new(interceptors, &config.app);
         let authenticator = own.unwrap_or_else(|| authenticator(&config.auth));
-        Gateway::build(config, authenticator, chain)
+        Gateway::build(config, authenticator, chain, log)
     }
 }

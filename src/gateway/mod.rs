@@ -19,6 +19,7 @@ use crate::chain::Chain;
 use crate::config::Config;
 use crate::server::admin::{self, Admin};
 use crate::server::{Parts, Server, Services};
+use crate::telemetry::Log;
 
 pub use builder::Builder;
 
@@ -52,7 +53,7 @@ impl Gateway {
         Builder::new(config)
     }
 
-    fn build(config: Config, authenticator: Arc<dyn Authenticator>, chain: Chain) -> io::Result<Gateway> {
+    fn build(config: Config, authenticator: Arc<dyn Authenticator>, chain: Chain, log: Log) -> io::Result<Gateway> {
         let broker = broker::connect(&config.broker, config.auth.cache).map_err(io::Error::other)?;
         let scheme = if config.server.tls.files().is_some() { "wss" } else { "ws" };
         let path = config.server.path.clone();
@@ -62,6 +63,7 @@ impl Gateway {
             max_sessions_per_user: config.auth.max_sessions_per_user,
             authenticator,
             chain,
+            log,
             broker: Arc::clone(&broker),
             server: config.server,
             session: config.session,
@@ -142,10 +144,10 @@ impl Drop for Operators {
 ///
 /// # Errors
 /// As [`Gateway::start`].
-pub async fn run(config: Config) -> io::Result<()> {
+pub async fn run(config: Config, log: Log) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let gateway = Gateway::start(config)?;
+    let gateway = Gateway::builder(config).log(log).start()?;
     let admin = gateway.admin_address().map(|address| format!(" (metrics and health: http://{address})"));
     println!("listening on {}{}", gateway.url(), admin.unwrap_or_default());
     let _watchdog = supervisor::ready(gateway.url());

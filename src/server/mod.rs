@@ -40,6 +40,7 @@ use crate::hub::{self, Hub};
 use crate::message::{Handlers, Refusal, Separators, Text};
 use crate::metrics::{Handshake, Metrics};
 use crate::session;
+use crate::telemetry::Log;
 
 use connection::Connection;
 use registry::{Limits, Registration, Registry};
@@ -78,6 +79,8 @@ pub struct Services {
     pub hub: Hub,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is logged.
+    pub log: Log,
     registry: Arc<Registry>,
 }
 
@@ -101,6 +104,8 @@ pub struct Parts {
     pub broker: Arc<dyn Broker>,
     /// The interceptors.
     pub chain: Chain,
+    /// What is logged.
+    pub log: Log,
 }
 
 /// A listening socket and what serves its clients.
@@ -148,6 +153,7 @@ impl Server {
             broker: parts.broker,
             handlers: Arc::new(parts.chain.clone()),
             chain: parts.chain,
+            log: parts.log,
             registry: Arc::new(Registry::new(limits)),
         };
         Ok(Server { listener, tls, services: Arc::new(services) })

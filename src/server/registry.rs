@@ -183,6 +183,14 @@ impl Registry {
         outboxes.len()
     }
 
+    /// Whether a session is watched has changed.
+    pub(super) fn wake(&self, number: u64) {
+        let outbox = self.lock().clients.get(&number).map(Client::outbox);
+        if let Some(outbox) = outbox {
+            outbox.signal(Signal::Asked);
+        }
+    }
+
     /// Asks a session for its subscriptions. The answer is an error if the session ends before it comes.
     pub(super) fn ask(&self, number: u64) -> Option<oneshot::Receiver<Vec<Overview>>> {
         let (sender, answer) = oneshot::channel();

@@ -3,56 +3,37 @@
 use serde_json::{Value, json};
 use stompgate::config::Config;
 
+use crate::support::operator::{self, problem};
 use crate::support::raw::Answer;
-use crate::support::{Client, Gateway, Raw, gateway, gateway_with, until};
+use crate::support::{Client, Gateway, gateway, gateway_with, until};
 
-const KEY: &str = "the key of the operators";
-
-/// A gateway whose API is open to [`KEY`].
+/// A gateway whose API is open to [`operator::KEY`].
 fn with_key() -> Gateway {
     gateway_with(open)
 }
 
 fn open(config: &mut Config) {
-    config.admin.api_key = Some(KEY.replace(' ', "-").as_str().into());
+    config.admin.api_key = Some(operator::KEY.into());
 }
 
-/// What the port for operators answers to these bytes.
+fn admin(gateway: &Gateway) -> String {
+    gateway.admin_address().expect("a port for operators").to_string()
+}
+
 async fn ask(gateway: &Gateway, request: &str, headers: &str, body: &[u8]) -> Answer {
-    let mut raw = Raw::tcp_to(gateway.admin_address().expect("a port for operators")).await;
-    let length = body.len();
-    raw.write(format!("{request} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n{headers}\r\n")).await;
-    raw.try_write(body).await;
-    raw.answer().await
+    operator::ask(&admin(gateway), request, headers, body).await
 }
 
-/// A call with the key.
 async fn call(gateway: &Gateway, request: &str, body: &Value) -> Answer {
-    let bearer = format!("authorization: Bearer {}\r\ncontent-type: application/json\r\n", KEY.replace(' ', "-"));
-    let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-    ask(gateway, request, &bearer, &body).await
+    operator::call(&admin(gateway), request, body).await
 }
 
-/// The same, whose answer must be 200 and is read.
 async fn done(gateway: &Gateway, request: &str, body: Value) -> Value {
-    let answer = call(gateway, request, &body).await;
-    assert_eq!((answer.status, answer.get("content-type")), (200, "application/json"), "{answer:?}");
-    serde_json::from_str(&answer.body).expect("JSON")
+    operator::done(&admin(gateway), request, body).await
 }
 
-/// The same, whose answer must be a problem document of this status that speaks of this.
 async fn refused(gateway: &Gateway, request: &str, body: Value, status: u16, about: &str) -> Value {
-    let answer = call(gateway, request, &body).await;
-    problem(&answer, status, about)
-}
-
-#[track_caller]
-fn problem(answer: &Answer, status: u16, about: &str) -> Value {
-    assert_eq!((answer.status, answer.get("content-type")), (status, "application/problem+json"), "{answer:?}");
-    assert!(answer.body.contains(about), "{about} in {answer:?}");
-    let document: Value = serde_json::from_str(&answer.body).expect("JSON");
-    assert_eq!(document["status"], json!(status), "{document}");
-    document
+    operator::refused(&admin(gateway), request, body, status, about).await
 }
 
 #[tokio::test]
@@ -173,7 +154,7 @@ async fn a_call_has_bounds() {
     refused(&gateway, "POST /messages", large, 413, "admin.max_body").await;
     let three = vec![json!({ "destination": "/topic/a" }); 3];
     refused(&gateway, "POST /messages/batch", json!({ "messages": three }), 400, "admin.max_messages").await;
-    let key = format!("authorization: Bearer {}\r\n", KEY.replace(' ', "-"));
+    let key = format!("authorization: Bearer {}\r\n", operator::KEY);
     let answer = ask(&gateway, "POST /messages", &key, b"{}").await;
     problem(&answer, 415, "application/json");
     refused(&gateway, "POST /messages", json!([]), 400, "The body is not what is expected").await;

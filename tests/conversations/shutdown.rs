@@ -1,13 +1,12 @@
 //! The end of the gateway: what is in flight is finished, and clients are told to go elsewhere.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixDatagram};
 
-use crate::support::raw::{CLOSE, TEXT, masked, request};
-use crate::support::{Client, Gateway, Raw, connect_frame, gateway, gateway_with, wire};
+use crate::support::program::Program;
+use crate::support::raw::{CLOSE, request};
+use crate::support::{Client, Gateway, Raw, gateway, gateway_with};
 
 #[tokio::test]
 async fn clients_are_closed_with_1012_and_the_port_is_free() {
@@ -109,56 +108,6 @@ async fn clients_are_closed_in_waves_and_nobody_waits_for_those_that_left() {
     left.does("SEND\ndestination:/topic/a\n\nx").await;
     left.disconnect().await;
     crate::support::soon("the end", shut_down).await.expect("no panic");
-}
-
-/// The program itself, listening on a free port.
-struct Program {
-    child: Child,
-    address: String,
-}
-
-impl Program {
-    fn start(settings: &[&str]) -> Self {
-        Self::start_with(settings, &[])
-    }
-
-    fn start_with(settings: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_stompgate"));
-        command.envs(environment.iter().copied());
-        command
-            .args(["--listen", "127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null());
-        for setting in settings {
-            command.args(["--set", setting]);
-        }
-        let mut child = command.spawn().expect("a program that starts");
-        let lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let said = lines.map_while(Result::ok).find_map(|line| {
-            let url = line.split_once("ws://")?.1;
-            Some(url.split_once('/')?.0.to_owned())
-        });
-        Program { child, address: said.expect("where it listens") }
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
-        assert!(sent.expect("kill").success());
-    }
-
-    async fn ends(mut self) -> ExitStatus {
-        let waiting = tokio::task::spawn_blocking(move || self.child.wait().expect("an exit code"));
-        crate::support::soon("the program to end", waiting).await.expect("no panic")
-    }
-
-    async fn connected(&self) -> Raw {
-        let mut raw = Raw::tcp_to(&self.address).await;
-        raw.write(request("GET /ws HTTP/1.1", &[])).await;
-        assert_eq!(raw.answer().await.status, 101);
-        raw.write(masked(TEXT, &wire(connect_frame("1.2", "")))).await;
-        raw.expect("CONNECTED").await;
-        raw
-    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod access;
 mod answer;
 mod call;
 mod health;
+mod log;
 mod publish;
 mod routes;
 mod sessions;
@@ -174,6 +175,8 @@ impl Desk {
             Api::PublishToUser => publish::to_user(services, &call.expect(&["host"])?, variable).await,
             Api::Sessions => sessions::list(services, &call.expect(&["after", "limit", "user"])?),
             Api::Subscriptions => sessions::subscriptions(services, &call.expect(&["after", "limit"])?, variable).await,
+            Api::Log => log::show(services, &call.expect(&[])?),
+            Api::ChangeLog => log::change(services, &call.expect(&[])?),
             Api::EndSession => sessions::end(services, &call.expect(&["reason"])?, variable),
             Api::EndSessions => sessions::end_all(services, &call.expect(&["reason"])?, variable),
         }

@@ -27,6 +27,8 @@ pub(super) enum Api {
     EndSession,
     Subscriptions,
     EndSessions,
+    Log,
+    ChangeLog,
 }
 
 /// Every route; a test compares them with `src/server/admin/openapi.json`.
@@ -37,6 +39,8 @@ pub(super) const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("GET", "/openapi.json", Endpoint::Api(Api::Document)),
     ("POST", "/messages", Endpoint::Api(Api::Publish)),
     ("POST", "/messages/batch", Endpoint::Api(Api::PublishMany)),
+    ("GET", "/log", Endpoint::Api(Api::Log)),
+    ("PUT", "/log", Endpoint::Api(Api::ChangeLog)),
     ("GET", "/sessions", Endpoint::Api(Api::Sessions)),
     ("DELETE", "/sessions/{session}", Endpoint::Api(Api::EndSession)),
     ("GET", "/sessions/{session}/subscriptions", Endpoint::Api(Api::Subscriptions)),

@@ -73,7 +73,7 @@ fn missing(id: &str) -> Answer {
 }
 
 /// The number within a session's id.
-fn number(services: &Services, id: &str) -> Option<u64> {
+pub(super) fn number(services: &Services, id: &str) -> Option<u64> {
     id.strip_prefix(&*services.node)?.strip_prefix('-')?.parse().ok()
 }
 

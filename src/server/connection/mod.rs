@@ -11,6 +11,7 @@
 mod calls;
 mod count;
 mod perform;
+mod shown;
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -24,7 +25,8 @@ use futures_util::stream::{FuturesUnordered, Stream};
 use tokio::time::Sleep;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message as WebSocketMessage};
-use tracing::{debug, info};
+use tracing::field::{Empty, display};
+use tracing::{Instrument as _, Span, debug, error_span, info, trace};
 
 use super::chained::Chained;
 use super::consumers::Consumers;
@@ -55,6 +57,8 @@ const UNANSWERED_PINGS: u32 = 2;
 pub(super) struct Connection {
     services: Arc<Services>,
     client: Client,
+    /// What every line of the log names this session by.
+    span: Span,
     socket: Socket,
     session: Session,
     decoder: Decoder,
@@ -138,6 +142,7 @@ impl Connection {
             decoder: Decoder::new(limits),
             outbox: Arc::clone(&client.outbox),
             socket,
+            span: span(&client, None),
             client,
             services,
             link: None,
@@ -172,25 +177,38 @@ impl Connection {
     /// that by value every client would hold the memory of several connections.
     pub(super) async fn run(&mut self, refused: Option<Refusal>) {
         if let Some(refusal) = refused {
-            self.input(Input::Refused(refusal));
+            self.spanned(|this| this.input(Input::Refused(refusal)));
         }
         loop {
-            let is_cut_short = self.advance();
+            let is_cut_short = self.spanned(Connection::advance);
             if self.closing.is_some() || (self.session.is_ended() && self.actions.is_empty()) {
                 break;
             }
             if let Some(event) = self.next_event(is_cut_short).await {
-                self.on_event(event);
+                self.spanned(|this| this.on_event(event));
             }
         }
         // Boxed, as memory that only the end needs.
-        Box::pin(self.finish()).await;
+        let span = self.span.clone();
+        Box::pin(self.finish()).instrument(span).await;
+    }
+
+    /// Does something whose lines in the log are this session's.
+    fn spanned<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let span = self.span.clone();
+        span.in_scope(|| work(self))
+    }
+
+    /// Somebody asks about the session, or whether it is watched has changed, which counts from a new span on.
+    fn on_asked(&mut self) {
+        self.client.registration.answer(|| self.session.subscriptions());
+        self.span = span(&self.client, self.session.principal().map(|principal| &principal.name));
     }
 
     /// The next event; or `None`, after other tasks had their turn, if there is more to do without one.
     async fn next_event(&mut self, has_more: bool) -> Option<Event> {
         let mut has_yielded = false;
-        poll_fn(|context| match self.poll(context) {
+        poll_fn(|context| match self.spanned(|this| this.poll(context)) {
             Poll::Ready(event) => Poll::Ready(Some(event)),
             Poll::Pending if has_more && has_yielded => Poll::Ready(None),
             Poll::Pending => {
@@ -318,6 +336,9 @@ impl Connection {
             let Some(Item { frame, command, text, settle }) = self.writing.batch.pop_front() else {
                 break Poll::Ready(Ok(()));
             };
+            if let Some(command) = command {
+                trace!(%command, bytes = frame.len(), "sent");
+            }
             if let Some(ended) = run.add(command, frame.len()) {
                 self.services.metrics.sent(ended);
             }
@@ -376,7 +397,7 @@ impl Connection {
                 debug!(%error, "write failed");
                 self.input(Input::Gone);
             }
-            Event::Signal(Signal::Asked) => self.client.registration.answer(|| self.session.subscriptions()),
+            Event::Signal(Signal::Asked) => self.on_asked(),
             Event::Signal(Signal::Shutdown) => self.input(Input::Shutdown),
             Event::Signal(Signal::End(refusal)) => self.on_end(refusal),
             Event::Completed(completed) => self.on_completed(completed),
@@ -555,6 +576,7 @@ impl Connection {
             let bytes = before.saturating_sub(self.decoder.buffered());
             match next {
                 Ok(Some(Decoded::Frame(frame))) => {
+                    trace!(frame = %shown::Shown(&frame), "received");
                     self.services.metrics.received(Some(frame.command), bytes);
                     self.input(Input::Frame(frame));
                 }
@@ -580,6 +602,7 @@ impl Connection {
         let confirm_within = self.services.session.confirm_timeout;
         let (mut chained, calls) = (self.chained.take(), std::mem::take(&mut self.calls));
         let cause = self.cause(closing.as_ref().map(|(code, _)| *code));
+        let end = cause.clone();
         let accounts = async move {
             if let Some(operation) = operation {
                 chained = finish_operation(operation, chained, within).await;
@@ -599,7 +622,8 @@ impl Connection {
         };
         let in_time = goodbye.is_ok();
         let dropped = self.outbox.dropped();
-        info!(session = %self.client.id, peer = %self.client.peer, code, reason, in_time, dropped, "disconnected");
+        Span::current().record("end", display(&end));
+        info!(code, reason, in_time, dropped, "disconnected");
     }
 
     /// Why the session ended, in a word: `disconnect`, `shutdown`, `lost`, or the code of its ERROR.
@@ -638,6 +662,16 @@ impl Connection {
             }
         }
     }
+}
+
+/// The span of a session: `user` from CONNECT on, `end` once that is known. One that is watched is so from its
+/// span's beginning (`telemetry::Change::sessions`).
+fn span(client: &Client, user: Option<&Text>) -> Span {
+    let span = error_span!("session", id = %client.id, peer = %client.peer, user = Empty, end = Empty);
+    if let Some(user) = user {
+        span.record("user", display(user));
+    }
+    span
 }
 
 /// A SEND that was taken, or a COMMIT, should not fail because its sender left. And who has been let in by the chain must

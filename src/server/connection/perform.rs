@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tracing::info;
+use tracing::field::display;
+use tracing::{info, trace};
 
 use super::count::outcome_of;
+use super::shown::Shown;
 use super::{Connection, now};
 use crate::broker::{Confirmation, Link};
 use crate::hub::outbox::Item;
@@ -24,6 +26,7 @@ impl Connection {
                     self.error = frame.headers.get("code").cloned();
                     self.count_error(&frame);
                 }
+                trace!(frame = %Shown(&frame), "to be sent");
                 self.send(render_frame(&frame, self.session.version()));
             }
             (Action::Deliver(deliver), _) => self.deliver(&deliver),
@@ -182,8 +185,8 @@ impl Connection {
     fn lift_limits(&mut self) {
         self.count_connected();
         let Some(principal) = self.session.principal() else { return };
-        let (name, version) = (&principal.name, self.session.version().as_str());
-        info!(session = %self.client.id, peer = %self.client.peer, user = %name, version, "connected");
+        self.span.record("user", display(&principal.name));
+        info!(version = self.session.version().as_str(), "connected");
         let settings = &self.services.session;
         self.decoder.set_version(self.session.version());
         self.decoder.set_limits(Limits {

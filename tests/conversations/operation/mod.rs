@@ -1,6 +1,7 @@
 //! What operators see: metrics and health.
 
 mod health;
+mod log;
 mod metrics;
 
 use stompgate::gateway::Gateway;

@@ -7,6 +7,8 @@
 //! and so is the blank line where there is no body.
 
 mod client;
+pub(crate) mod operator;
+pub(crate) mod program;
 pub(crate) mod raw;
 pub(crate) mod service;
 
