@@ -5,6 +5,8 @@
 //! `#` is any number of them, none included, and `*` inside a segment is any run of characters. Two spellings of one
 //! name have one canonical text, so equality, hashing and logs need nothing else.
 
+mod relations;
+
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 
