@@ -17,7 +17,7 @@ struct OnlyAda;
 impl Authenticator for OnlyAda {
     async fn authenticate(&self, credentials: &Credentials, _session: &str) -> Result<Principal, Refusal> {
         match (credentials.login.as_deref(), credentials.passcode.as_deref()) {
-            (Some("ada"), Some("lovelace")) => Ok(Principal { name: "ada".into() }),
+            (Some("ada"), Some("lovelace")) => Ok(Principal::new("ada")),
             (login, _) => Err(Refusal::not_authenticated(login.unwrap_or("nobody"))),
         }
     }

@@ -24,7 +24,8 @@
 //! |---|---|---|
 //! | [`message`] | the words that every layer shares | – |
 //! | [`stomp`] | bytes to frames and back; no IO, no clock | `message` |
-//! | [`session`] | what frames mean, as a function of (input, time) | `message`, `stomp` |
+//! | [`access`] | who may send and subscribe where; no IO, no clock | `message` |
+//! | [`session`] | what frames mean, as a function of (input, time) | `message`, `stomp`, `access` |
 //! | [`broker`] | what a backend does, and the backends | `message` |
 //! | [`chain`] | interceptors, and what answers `/app` | `message` |
 //! | [`auth`] | who a client is | `message` |
@@ -57,6 +58,7 @@
 //! ```
 #![warn(missing_docs)]
 
+pub mod access;
 pub mod auth;
 pub mod broker;
 pub mod chain;

@@ -37,7 +37,7 @@ fn every_key_stands_in_the_documented_file_and_has_a_comment() {
         }
         previous = current;
     }
-    for list in ["outbox.policy", "app.route"] {
+    for list in ["outbox.policy", "access.rule", "app.route"] {
         keys.retain(|key| !key.starts_with(&format!("{list}.")));
         keys.insert(list.to_owned());
         assert!(text.contains(&format!("# [[{list}]]")));

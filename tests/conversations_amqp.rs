@@ -12,6 +12,8 @@ mod rabbitmq;
 #[path = "conversations/support/mod.rs"]
 mod support;
 
+#[path = "conversations/access.rs"]
+mod access;
 #[path = "conversations/acks.rs"]
 mod acks;
 #[path = "conversations/amqp.rs"]

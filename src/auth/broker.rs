@@ -13,7 +13,7 @@ pub struct Broker;
 impl Authenticator for Broker {
     async fn authenticate(&self, credentials: &Credentials, _session: &str) -> Result<Principal, Refusal> {
         match credentials.login.clone() {
-            Some(name) => Ok(Principal { name }),
+            Some(name) => Ok(Principal::new(name)),
             None => Err(Refusal::not_authenticated("")),
         }
     }

@@ -13,7 +13,7 @@ pub struct Trust;
 impl Authenticator for Trust {
     async fn authenticate(&self, credentials: &Credentials, session: &str) -> Result<Principal, Refusal> {
         let name = credentials.login.clone().unwrap_or_else(|| Text::from(format!("anonymous-{session}")));
-        Ok(Principal { name })
+        Ok(Principal::new(name))
     }
 }
 

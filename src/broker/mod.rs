@@ -64,7 +64,7 @@ pub trait Broker: Send + Sync + 'static {
 
     /// The gateway's own link, on nobody's behalf, to the virtual host that such a `host` in CONNECT would mean.
     async fn own_link(&self, tenant: Option<Text>) -> Result<Arc<dyn Link>, BrokerError> {
-        let principal = Principal { name: Text::from_static("stompgate") };
+        let principal = Principal::new(Text::from_static("stompgate"));
         self.link(&Identity { principal, tenant, passcode: None }).await
     }
 

@@ -103,7 +103,7 @@ impl Interceptor for Lifecycle {
         };
         match answer.and_then(|answer| named(&answer.body)) {
             None => Ok(principal),
-            Some(Ok(name)) => Ok(Principal { name: name.into() }),
+            Some(Ok(name)) => Ok(Principal::new(name).with(principal.claims)),
             Some(Err(why)) => Err(Failure::new(502, why).into()),
         }
     }

@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::http;
 use super::lifecycle::{self, Lifecycle};
 use super::step::{RateLimit, steps};
+use super::template::RoutePattern;
 use super::{Interceptor, Route, Routes};
-use crate::message::Separators;
+use crate::message::{Pattern, Separators};
 use crate::settings::Faults;
 
 /// `[app]`: the interceptor chain.
@@ -140,6 +141,13 @@ impl Settings {
         faults.join(self.observers().map(|_| ()));
         faults.join(self.routes(separators).map(|_| ()));
         faults.into_result()
+    }
+
+    /// What each route that can be read is for, with its place in the settings.
+    pub fn patterns(&self, separators: Separators) -> impl Iterator<Item = (usize, Pattern)> {
+        let routes = self.route.iter().enumerate();
+        let read = move |text: &str| RoutePattern::parse(text, separators).ok();
+        routes.filter_map(move |(index, route)| read(&route.pattern).map(|pattern| (index, pattern.names())))
     }
 
     /// What the settings ask for, but for routes.

@@ -97,6 +97,16 @@ impl RoutePattern {
         others.next().is_none()
     }
 
+    /// The names that it stands for.
+    pub(super) fn names(&self) -> Pattern {
+        let part = |part: &Part| match part {
+            Part::Literal(literal) => literal.to_string(),
+            Part::Variable(_) | Part::One => "+".to_owned(),
+            Part::Rest => "#".to_owned(),
+        };
+        Pattern::canonical(self.0.iter().map(part).collect::<Vec<_>>().join("/"))
+    }
+
     /// The names of its variables.
     pub(super) fn variables(&self) -> impl Iterator<Item = &Text> {
         self.0.iter().filter_map(|part| match part {

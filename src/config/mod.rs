@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 pub use error::{ConfigError, Problem};
 pub use sources::{Flag, Sources};
 
-use crate::message::Separators;
+use crate::access::{Action, ForeignReply, Naming, Rules};
+use crate::message::{Destination, Separators, Text};
 use crate::settings::Faults;
-use crate::{auth, broker, chain, hub, server, session, telemetry};
+use crate::{access, auth, broker, chain, hub, server, session, telemetry};
 
 /// All settings of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub struct Config {
     pub destination: Destinations,
     /// `[auth]`.
     pub auth: auth::Settings,
+    /// `[access]`.
+    pub access: access::Settings,
     /// `[app]`.
     pub app: chain::Settings,
     /// `[broker]`.
@@ -97,6 +100,7 @@ impl Config {
         faults.join(self.auth.check());
         faults.join(self.app.check(self.separators()));
         faults.join(self.check_app());
+        faults.join(self.check_access());
         faults.join(self.broker.check());
         faults.join(self.node.check());
         faults.join(self.admin.check());
@@ -110,6 +114,19 @@ impl Config {
     /// How destinations are read: `destination.separators`, and for RabbitMQ `broker.amqp.topic_slash`.
     pub fn separators(&self) -> Separators {
         if self.rejects_slash() { Separators::NoSlashInTopics } else { self.destination.separators }
+    }
+
+    /// Who may send and subscribe where.
+    ///
+    /// # Errors
+    /// What is wrong with `[access]`.
+    pub fn rules(&self) -> Result<Rules, Faults> {
+        let (topic_exchange, foreign_reply) = match self.broker.kind {
+            broker::Kind::Memory => (None, ForeignReply::Nothing),
+            broker::Kind::Amqp => (Some(Text::from(self.broker.amqp.exchange.as_str())), ForeignReply::Queue),
+            broker::Kind::Mqtt => (None, ForeignReply::Topic),
+        };
+        self.access.rules(&Naming { separators: self.separators(), topic_exchange, foreign_reply })
     }
 
     fn rejects_slash(&self) -> bool {
@@ -134,6 +151,24 @@ impl Config {
             "app.timeout",
             "must be shorter than session.confirm_timeout, within which a receipt is given",
         );
+        faults.into_result()
+    }
+
+    /// Rules that make sense, and leave every route to somebody.
+    fn check_access(&self) -> Result<(), Faults> {
+        let rules = self.rules()?;
+        let mut faults = Faults::default();
+        for (index, name) in self.app.patterns(self.separators()) {
+            let route = Destination::Application(name);
+            let closed = [Action::Send, Action::Subscribe].map(|action| rules.closed(action, &route));
+            if let [Some(_), Some(rule)] = closed {
+                let why = match rule {
+                    Some(rule) => format!("is for nobody: access.rule.{rule} denies it to everybody"),
+                    None => "is for nobody: no access.rule allows it to anybody".to_owned(),
+                };
+                faults.add(&format!("app.route.{index}.pattern"), why);
+            }
+        }
         faults.into_result()
     }
 

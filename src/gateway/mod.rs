@@ -55,6 +55,7 @@ impl Gateway {
 
     fn build(config: Config, authenticator: Arc<dyn Authenticator>, chain: Chain, log: Log) -> io::Result<Gateway> {
         let broker = broker::connect(&config.broker, config.auth.cache).map_err(io::Error::other)?;
+        let rules = config.rules().map_err(|faults| io::Error::new(io::ErrorKind::InvalidInput, faults))?;
         let scheme = if config.server.tls.files().is_some() { "wss" } else { "ws" };
         let path = config.server.path.clone();
         let server = Server::bind(Parts {
@@ -64,6 +65,7 @@ impl Gateway {
             authenticator,
             chain,
             log,
+            rules,
             broker: Arc::clone(&broker),
             server: config.server,
             session: config.session,

@@ -125,6 +125,9 @@ impl Destination {
             }
             // Handed out by a broker and opaque: no decoding, no wildcards, no rules.
             "reply-queue" if rest.is_empty() => Err(invalid("a name is missing after the last slash")),
+            "reply-queue" if !is_reply_address(rest) => {
+                check_reserved(rest).map(|()| Destination::ReplyQueue(Text::from(rest))).map_err(invalid)
+            }
             "reply-queue" => Ok(Destination::ReplyQueue(Text::from(rest))),
             "user" => parse_user(rest, usage, separators).map_err(invalid),
             "app" => pattern(rest).map(Destination::Application),
@@ -325,6 +328,12 @@ fn decoded(text: &str) -> Result<Text, &'static str> {
     }
 }
 
+/// Whether a gateway in front of a broker has handed out this reply address. (Those of the embedded one begin with
+/// nothing that is reserved.) It has 128 random bits: whoever knows it was given it.
+pub(crate) fn is_reply_address(name: &str) -> bool {
+    ["stompgate.reply.", "stompgate/reply/"].iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Names that begin so are the gateway's own, on every broker.
 pub(super) fn check_reserved(name: &str) -> Result<(), &'static str> {
     if name.strip_prefix("stompgate").is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '/', '%'])) {
@@ -449,6 +458,8 @@ mod tests {
             assert_eq!(parse(spelling, Usage::Subscribe).unwrap_err().code, "invalid-destination", "{spelling}");
         }
         assert!(parse("/topic/stompgates", Usage::Subscribe).is_ok());
+        assert!(parse("/reply-queue/stompgate.durable.x", Usage::Send).is_err(), "only addresses are handed out");
+        assert!(parse("/reply-queue/stompgate.reply.x", Usage::Send).is_ok());
     }
 
     #[test]

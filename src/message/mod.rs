@@ -6,6 +6,7 @@ mod arguments;
 mod destination;
 mod headers;
 mod pattern;
+mod principal;
 mod refusal;
 mod requests;
 
@@ -15,10 +16,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use arguments::{Argument, Form, Offset, Role};
+pub(crate) use destination::is_reply_address;
 pub use destination::{Destination, Separators, Spelling, Usage};
 pub use headers::{Headers, Text, detached};
 pub(crate) use pattern::is_open_to_wildcards;
 pub use pattern::{Pattern, Segment, decode};
+pub use principal::{Claims, Principal};
 pub use refusal::{CloseCode, Refusal};
 pub use requests::{Capabilities, Credentials, Handled, Handlers, SharedSource, Source, Subscribe, Transaction};
 
@@ -123,13 +126,6 @@ impl Outcome {
     pub const DONE: Outcome = Outcome { routed: true, settled: true, warning: None };
     /// Taken, but nobody was there for it.
     pub const UNROUTED: Outcome = Outcome { routed: false, settled: true, warning: None };
-}
-
-/// Who a session is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Principal {
-    /// 1 to 128 bytes, without control characters.
-    pub name: Text,
 }
 
 /// The identity of a durable subscription: nobody else's subscription has the same three parts.

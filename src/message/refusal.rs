@@ -189,6 +189,14 @@ impl Refusal {
         Self::new("access-refused", CloseCode::NOT_AUTHORISED, message, detail)
     }
 
+    /// The rules of this gateway do not let a user do something. `what` is a verb and its object, such as `SEND to
+    /// /topic/a`; `because` names the rule.
+    pub fn not_allowed(user: &str, what: &str, because: &str) -> Self {
+        let detail = format!("The rules of this gateway do not let {user:?} {what}: {because}.");
+        let message = format!("Access refused for user '{user}'");
+        Self::new("access-refused", CloseCode::NOT_AUTHORISED, message, detail)
+    }
+
     // --- destinations ---
 
     /// A destination of no known kind. `kinds` lists the valid prefixes.

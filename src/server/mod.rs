@@ -18,7 +18,7 @@ mod websocket;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -32,6 +32,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{debug, warn};
 
+use crate::access::Rules;
 use crate::auth::Authenticator;
 use crate::broker::{Broker, LinkState};
 use crate::chain::Chain;
@@ -75,6 +76,8 @@ pub struct Services {
     pub chain: Chain,
     /// The same, as sessions see it.
     pub handlers: Arc<dyn Handlers>,
+    /// Who may send and subscribe where: of sessions that begin now.
+    rules: RwLock<Arc<Rules>>,
     /// The shared subscriptions.
     pub hub: Hub,
     /// What is counted.
@@ -106,6 +109,8 @@ pub struct Parts {
     pub chain: Chain,
     /// What is logged.
     pub log: Log,
+    /// Who may send and subscribe where.
+    pub rules: Rules,
 }
 
 /// A listening socket and what serves its clients.
@@ -154,6 +159,7 @@ impl Server {
             handlers: Arc::new(parts.chain.clone()),
             chain: parts.chain,
             log: parts.log,
+            rules: RwLock::new(Arc::new(parts.rules)),
             registry: Arc::new(Registry::new(limits)),
         };
         Ok(Server { listener, tls, services: Arc::new(services) })
@@ -209,6 +215,11 @@ impl Services {
     /// Clients that are connected.
     pub fn connections(&self) -> usize {
         self.registry.len()
+    }
+
+    /// Who may send and subscribe where.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the gateway is about to stop.

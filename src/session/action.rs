@@ -1,6 +1,9 @@
 //! What goes into a session and what comes out of it.
 
+use std::sync::Arc;
+
 use super::in_flight::Ticket;
+use crate::access::Rules;
 use crate::message::{
     Capabilities, CloseCode, Credentials, Delivery, DeliveryId, DurableName, Handled, Headers, Message, Outcome,
     Pattern, Principal, Refusal, Settlement, SharedSource, Subscribe, Text, Transaction,
@@ -26,6 +29,8 @@ pub enum Input {
     Refused(Refusal),
     /// [`Session::deadline`](super::Session::deadline) has come.
     Deadline,
+    /// Other rules hold from now on, for what is open, too.
+    Rules(Arc<Rules>),
     /// The gateway stops: finish what is in flight, take nothing new.
     Shutdown,
     /// The client is gone.

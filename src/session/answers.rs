@@ -5,7 +5,10 @@ use std::sync::Arc;
 use super::in_flight::Kind;
 use super::subscriptions::Subscriptions;
 use super::{Action, Application, Connected, Context, Handler, SubscriptionKey, receipt_frame};
-use crate::message::{Delivery, Destination, Handled, Headers, Message, Pattern, Refusal, Separators, Text, Usage};
+use crate::access;
+use crate::message::{
+    Delivery, Destination, Handled, Headers, Message, Pattern, Principal, Refusal, Separators, Text, Usage,
+};
 use crate::stomp::Frame;
 
 const SNAPSHOT: &str = "x-snapshot";
@@ -74,6 +77,7 @@ pub(super) fn application(frame: &Frame, name: &Pattern, context: &Context) -> R
 pub(super) fn snapshot(
     frame: &Frame,
     destination: &Destination,
+    principal: &Principal,
     context: &Context,
 ) -> Result<Option<Application>, Refusal> {
     let Some(asked) = frame.headers.get(SNAPSHOT) else { return Ok(None) };
@@ -81,7 +85,9 @@ pub(super) fn snapshot(
         let why = "only what is published to a /topic/ can go on from a snapshot";
         return Err(Refusal::forbidden_header("SUBSCRIBE", SNAPSHOT, why));
     }
-    match Destination::parse(asked, Usage::Subscribe, context.separators)? {
+    let asked_for = Destination::parse(asked, Usage::Subscribe, context.separators)?;
+    context.allow(access::Action::Subscribe, &asked_for, principal)?;
+    match asked_for {
         Destination::Application(name) => application(frame, &name, context).map(Some),
         _ => Err(Refusal::invalid_header(SNAPSHOT, asked, "a destination that begins with /app/")),
     }

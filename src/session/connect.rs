@@ -2,6 +2,7 @@
 
 use super::send::{check_publishable, check_supported};
 use super::{Context, Principal, flag};
+use crate::access;
 use crate::message::{
     Capabilities, Credentials, Destination, Headers, Message, PublishOptions, Refusal, Text, Usage, detached,
 };
@@ -55,9 +56,16 @@ impl Connect {
         Ok((connect, Credentials { login, passcode: get("passcode"), host }))
     }
 
-    /// Refuses a will that the broker behind the gateway cannot publish.
-    pub(super) fn check_will(&self, capabilities: Capabilities) -> Result<(), Refusal> {
-        self.will.as_ref().map_or(Ok(()), |will| check_supported(&will.destination, capabilities))
+    /// Refuses a will that the broker behind the gateway cannot publish, or that its sender may not send.
+    pub(super) fn check_will(
+        &self,
+        capabilities: Capabilities,
+        principal: &Principal,
+        context: &Context,
+    ) -> Result<(), Refusal> {
+        let Some(will) = &self.will else { return Ok(()) };
+        context.allow(access::Action::Send, &will.destination, principal)?;
+        check_supported(&will.destination, capabilities)
     }
 
     /// The CONNECTED frame.

@@ -27,8 +27,10 @@ mod transactions;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::access::{self, Rules, Subject};
 use crate::message::{
-    Capabilities, CloseCode, Delivery, Handlers, Headers, Outcome, Principal, Refusal, Separators, Settlement, Text,
+    Capabilities, CloseCode, Delivery, Destination, Handlers, Headers, Outcome, Principal, Refusal, Separators,
+    Settlement, Text,
 };
 use crate::stomp::{Command, Frame, Version};
 
@@ -56,7 +58,7 @@ pub struct Session {
     state: State,
 }
 
-/// What does not change while a session lasts.
+/// What a session does not change.
 #[derive(Debug)]
 struct Context {
     /// Its name: the header `session` of CONNECTED.
@@ -64,6 +66,8 @@ struct Context {
     settings: Arc<Settings>,
     separators: Separators,
     handlers: Arc<dyn Handlers>,
+    /// Who may send and subscribe where.
+    rules: Arc<Rules>,
 }
 
 #[derive(Debug)]
@@ -105,18 +109,20 @@ enum Ending {
 }
 
 impl Session {
-    /// A session of the name `id` whose client has just opened its connection. `handlers` say what there is under `/app`.
+    /// A session of the name `id` whose client has just opened its connection. `handlers` say what there is under
+    /// `/app`, `rules` who may do what.
     pub fn new(
         id: Text,
         settings: Arc<Settings>,
         separators: Separators,
         handlers: Arc<dyn Handlers>,
+        rules: Arc<Rules>,
         now: Instant,
     ) -> Self {
         Session {
             in_flight: InFlight::default(),
             rates: Rates::new(&settings, now),
-            context: Context { id, settings, separators, handlers },
+            context: Context { id, settings, separators, handlers, rules },
             last_inbound: now,
             last_outbound: now,
             version: Version::V10,
@@ -256,6 +262,13 @@ impl Session {
                 self.end(actions);
                 Ok(())
             }
+            Input::Rules(rules) => {
+                self.context.rules = rules;
+                match &mut self.state {
+                    State::Connected(connected) => connected.check_again(&self.context),
+                    _ => Ok(()),
+                }
+            }
             Input::SubscriptionEnded(refusal) | Input::Refused(refusal) => Err(refusal),
         }
     }
@@ -300,7 +313,7 @@ impl Session {
         match std::mem::replace(&mut self.state, State::Ended) {
             State::Authenticating { connect, since } => match done {
                 Done::Authenticated(principal, capabilities) => {
-                    if let Err(refusal) = connect.check_will(capabilities) {
+                    if let Err(refusal) = connect.check_will(capabilities, &principal, &self.context) {
                         self.state = State::Authenticating { connect, since };
                         return Err(refusal);
                     }
@@ -420,6 +433,17 @@ impl Session {
     }
 }
 
+impl Context {
+    /// Lets a SEND or a SUBSCRIBE of this principal pass.
+    fn allow(&self, action: access::Action, destination: &Destination, principal: &Principal) -> Result<(), Refusal> {
+        self.rules.check(action, destination, self.subject(principal))
+    }
+
+    fn subject<'a>(&'a self, principal: &'a Principal) -> Subject<'a> {
+        Subject { principal, session: &self.id }
+    }
+}
+
 /// What the handling of one frame works with.
 struct Handler<'a> {
     context: &'a Context,
@@ -459,6 +483,19 @@ impl Connected {
             held: None,
             ending: None,
         }
+    }
+
+    /// Holds everything that the session has open against rules that have changed.
+    fn check_again(&mut self, context: &Context) -> Result<(), Refusal> {
+        let will = self.connect.will.take(); // one that may not be sent any more is not sent by the ERROR, either
+        if let Some(will) = &will {
+            context.allow(access::Action::Send, &will.destination, &self.principal)?;
+        }
+        self.connect.will = will;
+        for message in self.transactions.messages() {
+            context.allow(access::Action::Send, &message.destination, &self.principal)?;
+        }
+        self.subscriptions.check_again(context, &self.principal)
     }
 
     fn frame(&mut self, frame: Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {

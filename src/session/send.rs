@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::in_flight::Kind;
 use super::{Action, Connected, Handler, Request, Settings, arguments, flag, number};
+use crate::access;
 use crate::message::{
     Argument, Capabilities, Destination, Headers, Message, Outcome, PublishOptions, Refusal, Separators, Source,
     Subscribe, Text, Usage,
@@ -18,12 +19,18 @@ impl Connected {
     pub(super) fn send(&mut self, frame: Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
         let destination = super::required(&frame, "destination")?;
         let destination = Destination::parse(destination, Usage::Send, handler.context.separators)?;
+        handler.context.allow(access::Action::Send, &destination, &self.principal)?;
         if !handler.context.handlers.can_send(&destination) {
             check_publishable(&destination)?;
         }
         check_supported(&destination, self.capabilities)?;
         let reply_to = match temporary_queue(&frame) {
-            None => None,
+            None => {
+                if let Some(reply_to) = frame.headers.get("reply-to") {
+                    handler.context.rules.check_reply_to(reply_to, handler.context.subject(&self.principal))?;
+                }
+                None
+            }
             Some(Err(refusal)) => return Err(refusal),
             Some(Ok(name)) => match self.subscriptions.reply_address(&name) {
                 Some(address) => Some(Text::from(format!("/reply-queue/{address}"))),
@@ -33,6 +40,9 @@ impl Connected {
         let receipt = frame.headers.get("receipt").cloned();
         let transaction = frame.headers.get("transaction").cloned();
         let message = message(frame, destination, reply_to, Some(&self.principal.name), self.capabilities)?;
+        if let Some(arguments) = &message.options.arguments {
+            handler.context.rules.check_arguments(arguments, handler.context.subject(&self.principal))?;
+        }
         if let Some(name) = transaction {
             self.transactions.stage_message(&name, message, handler.settings())?;
             handler.receipt(receipt, &Outcome::DONE);

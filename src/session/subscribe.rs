@@ -4,6 +4,7 @@ use super::arguments::{self, QUEUE_NAME};
 use super::in_flight::Kind;
 use super::subscriptions::{AckMode, Claim, New, Reply};
 use super::{Action, Application, Connected, Context, Handler, Request, Settings, answers, flag, number, required};
+use crate::access;
 use crate::message::{
     Destination, DurableName, Headers, Outcome, Refusal, Settlement, SharedSource, Source, Subscribe, Text, Usage,
     detached,
@@ -21,6 +22,7 @@ impl Connected {
             ));
         }
         let destination = Destination::parse(spelling, Usage::Subscribe, handler.context.separators)?;
+        handler.context.allow(access::Action::Subscribe, &destination, &self.principal)?;
         let ack = ack_mode(frame)?;
         let receipt = frame.headers.get("receipt").cloned();
         if self.subscriptions.find(id.as_ref(), spelling).is_some() {
@@ -28,8 +30,9 @@ impl Connected {
         }
         let arguments = arguments::read(frame, self.capabilities)?;
         arguments::check_of_subscribe(&arguments, &destination)?;
+        handler.context.rules.check_arguments(&arguments, handler.context.subject(&self.principal))?;
         let source = self.source(frame, &destination, id.as_ref(), ack, &arguments, handler.context)?;
-        let snapshot = answers::snapshot(frame, &destination, handler.context)?;
+        let snapshot = answers::snapshot(frame, &destination, &self.principal, handler.context)?;
         if let Destination::TemporaryQueue(name) = &destination
             && self.subscriptions.adopt_reply(name, id.as_ref())
         {
@@ -43,11 +46,13 @@ impl Connected {
             Destination::TemporaryQueue(name) => Some(Reply { name: name.clone(), address: None }),
             _ => None,
         };
-        let durable = match &source {
-            Wanted::Dedicated(Source::Durable(name, _)) => Some(name.clone()),
-            _ => None,
+        let (durable, queue) = match &source {
+            Wanted::Dedicated(Source::Durable(name, _)) => (Some(name.clone()), None),
+            Wanted::Dedicated(Source::Named { queue, .. }) => (None, Some(queue)),
+            _ => (None, None),
         };
-        let new = New { id: id.clone(), destination: spelling.clone(), spelling: spelling_used, ack, reply, durable };
+        let (id_used, destination) = (id.clone(), spelling.clone());
+        let new = New { id: id_used, destination, spelling: spelling_used, ack, reply, durable, queue };
         let key = self.subscriptions.add(new, settings)?;
         let request = match source {
             Wanted::Shared(source) => {

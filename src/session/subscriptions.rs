@@ -2,8 +2,11 @@
 
 use std::collections::VecDeque;
 
-use super::{Action, Deliver, Settings, SubscriptionKey, required};
-use crate::message::{Delivery, DeliveryId, Destination, DurableName, Refusal, Spelling, Text, detached};
+use super::{Action, Context, Deliver, Settings, SubscriptionKey, required};
+use crate::access;
+use crate::message::{
+    Delivery, DeliveryId, Destination, DurableName, Principal, Refusal, Spelling, Text, Usage, detached,
+};
 use crate::stomp::{Frame, Version};
 
 /// The three ack modes (STOMP 1.2, “SUBSCRIBE ack Header”).
@@ -47,6 +50,8 @@ struct Subscription {
     ack: AckMode,
     reply: Option<Reply>,
     durable: Option<DurableName>,
+    /// The queue that it is read through, if the client named one; rare.
+    queue: Option<Box<Text>>,
     cancelled: bool,
     /// The place of the next delivery in this subscription's order.
     next_sequence: u64,
@@ -58,13 +63,14 @@ struct Subscription {
 }
 
 /// What SUBSCRIBE says of a new subscription.
-pub(super) struct New {
+pub(super) struct New<'a> {
     pub(super) id: Option<Text>,
     pub(super) destination: Text,
     pub(super) spelling: Spelling,
     pub(super) ack: AckMode,
     pub(super) reply: Option<Reply>,
     pub(super) durable: Option<DurableName>,
+    pub(super) queue: Option<&'a Text>,
 }
 
 /// A subscription as operators see it.
@@ -119,7 +125,7 @@ fn delivery_named(message_id: &str) -> Option<(SubscriptionKey, u64)> {
 }
 
 impl Subscriptions {
-    pub(super) fn add(&mut self, new: New, settings: &Settings) -> Result<SubscriptionKey, Refusal> {
+    pub(super) fn add(&mut self, new: New<'_>, settings: &Settings) -> Result<SubscriptionKey, Refusal> {
         if self.all.len() >= settings.max_subscriptions {
             let what = "Subscriptions of one session, those with deliveries still to be acknowledged among them";
             return Err(Refusal::limit_exceeded(what, settings.max_subscriptions, "session.max_subscriptions"));
@@ -138,6 +144,7 @@ impl Subscriptions {
             ack: new.ack,
             reply: new.reply,
             durable: new.durable,
+            queue: new.queue.map(|queue| Box::new(detached(queue))),
             cancelled: false,
             next_sequence: 0,
             void_before: 0,
@@ -156,7 +163,8 @@ impl Subscriptions {
     ) -> Result<SubscriptionKey, Refusal> {
         let destination = Destination::TemporaryQueue(name.clone()).spelled(Spelling::Slash);
         let reply = Some(Reply { name, address: None });
-        let new = New { id, destination, spelling: Spelling::Slash, ack: AckMode::Auto, reply, durable: None };
+        let new =
+            New { id, destination, spelling: Spelling::Slash, ack: AckMode::Auto, reply, durable: None, queue: None };
         self.add(new, settings)
     }
 
@@ -236,6 +244,18 @@ impl Subscriptions {
     pub(super) fn open(&self) -> impl Iterator<Item = (SubscriptionKey, &Text)> {
         let open = self.all.iter().filter(|subscription| !subscription.cancelled);
         open.map(|subscription| (subscription.key, &subscription.destination))
+    }
+
+    /// Refuses the first open subscription that the rules do not allow any more.
+    pub(super) fn check_again(&self, context: &Context, principal: &Principal) -> Result<(), Refusal> {
+        for subscription in self.all.iter().filter(|subscription| !subscription.cancelled) {
+            let destination = Destination::parse(&subscription.destination, Usage::Subscribe, context.separators)?;
+            context.allow(access::Action::Subscribe, &destination, principal)?;
+            if let Some(queue) = &subscription.queue {
+                context.rules.check_named_queue(queue, context.subject(principal))?;
+            }
+        }
+        Ok(())
     }
 
     /// The open subscription that is this reply address.

@@ -1,6 +1,7 @@
 //! Scripts: inputs, made-up instants, and the actions that must follow.
 
 mod arguments;
+mod rules;
 
 use std::time::{Duration, Instant};
 
@@ -50,7 +51,9 @@ impl Script {
     fn with(settings: Settings) -> Self {
         #[expect(clippy::disallowed_methods, reason = "any instant to begin with; the rest is made up")]
         let now = Instant::now();
-        Script { session: Session::new("s-1".into(), Arc::new(settings), Separators::Both, Arc::new(Shop), now), now }
+        let rules = Arc::new(Rules::open());
+        let session = Session::new("s-1".into(), Arc::new(settings), Separators::Both, Arc::new(Shop), rules, now);
+        Script { session, now }
     }
 
     /// A session of this version that has been connected as `ada`.
@@ -63,7 +66,7 @@ impl Script {
     fn connect(&mut self, frame: &str) -> Frame {
         let actions = self.client(frame);
         let [Action::Authenticate(ticket, _)] = &actions[..] else { panic!("{actions:?}") };
-        let principal = Principal { name: "ada".into() };
+        let principal = Principal::new("ada");
         one_frame(self.input(Input::Done(*ticket, Ok(Done::Authenticated(principal, EVERYTHING)))))
     }
 

@@ -88,6 +88,11 @@ impl Transactions {
         Ok(self.0.remove(index))
     }
 
+    /// What has been sent in all of them.
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.0.iter().flat_map(|open| &open.messages)
+    }
+
     /// Refuses a frame whose transaction is not open.
     pub(super) fn check_open(&self, command: &str, name: &Text) -> Result<(), Refusal> {
         let is_open = self.0.iter().any(|open| open.name == *name);

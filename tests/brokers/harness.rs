@@ -56,7 +56,7 @@ impl Client {
     pub(crate) async fn of(broker: &Arc<dyn Broker>) -> Client {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let mark = format!("t{}n{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let identity = Identity { principal: Principal { name: "tester".into() }, tenant: None, passcode: None };
+        let identity = Identity { principal: Principal::new("tester"), tenant: None, passcode: None };
         Client { link: in_time(broker.link(&identity)).await.unwrap(), mark, primed: Arc::default() }
     }
 

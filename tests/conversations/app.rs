@@ -353,7 +353,7 @@ impl Interceptor for Diary {
         assert_eq!(context.principal, principal);
         match &*principal.name {
             "eve" => Err(Refusal::not_authenticated("eve").into()),
-            "bob" => Ok(Principal { name: "robert".into() }),
+            "bob" => Ok(Principal::new("robert")),
             _ => Ok(principal),
         }
     }

@@ -10,6 +10,7 @@
 mod peer;
 mod support;
 
+mod access;
 mod acks;
 mod api;
 mod app;

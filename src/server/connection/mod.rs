@@ -135,7 +135,8 @@ impl Connection {
             frame: Some(settings.max_connect_bytes),
         };
         let handlers = Arc::clone(&services.handlers);
-        let session = Session::new(client.id.clone(), Arc::clone(settings), services.separators, handlers, now);
+        let (rules, separators) = (services.rules(), services.separators);
+        let session = Session::new(client.id.clone(), Arc::clone(settings), separators, handlers, rules, now);
         let holdings = services.metrics.holdings();
         Connection {
             session,
