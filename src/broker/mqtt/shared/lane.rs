@@ -1,0 +1,296 @@
+//! A connection, and all the filters that are read through it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::{Common, FENCE};
+use crate::broker::base64::base64url;
+use crate::broker::mqtt::connection::{Connector, Line, Live, Plan};
+use crate::broker::mqtt::names::{self, FENCES};
+use crate::broker::mqtt::settings::Version;
+use crate::broker::mqtt::wire::{Answer, Arrival, Filter, Packet, Subscribed};
+use crate::broker::{BrokerError, Subscriber};
+use crate::message::Pattern;
+
+/// So many subscriptions are on their way at a time when all are made again.
+const BATCH: usize = 64;
+
+/// A connection, and what is read through it.
+pub(super) struct Lane {
+    common: Arc<Common>,
+    pub(super) line: Arc<Line>,
+    index: Mutex<Index>,
+    /// The connection on which all subscriptions are there.
+    open: watch::Sender<Option<Arc<Live>>>,
+}
+
+#[derive(Default)]
+pub(super) struct Index {
+    pub(super) next: u64,
+    pub(super) next_identifier: usize,
+    pub(super) filters: HashMap<String, Upstream>,
+    /// From what a message carries to the filter that it came by.
+    pub(super) identifiers: HashMap<usize, String>,
+    /// Messages to ourselves that are not back, by their topics.
+    fences: HashMap<String, oneshot::Sender<()>>,
+}
+
+/// One subscription at the broker.
+pub(super) struct Upstream {
+    pub(super) identifier: usize,
+    pub(super) readers: HashMap<u64, Reader>,
+    /// Since when there are none.
+    pub(super) idle: Option<Instant>,
+    /// Who is being given the retained messages, and who is next.
+    pub(super) replaying: Vec<Replay>,
+    pub(super) waiting: Vec<Replay>,
+}
+
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) pattern: Pattern,
+    pub(super) subscriber: Arc<dyn Subscriber>,
+    /// It has been told that nothing is missed from then on.
+    pub(super) is_open: bool,
+}
+
+pub(super) struct Replay {
+    pub(super) reader: Reader,
+    pub(super) number: u64,
+    pub(super) done: oneshot::Sender<Result<(), BrokerError>>,
+}
+
+impl Lane {
+    pub(super) fn start(common: &Arc<Common>, connector: &Arc<Connector>) -> Arc<Lane> {
+        let lane = Arc::new_cyclic(|weak: &Weak<Lane>| {
+            let weak = weak.clone();
+            let sink = move |_: &Arc<Live>, arrival: Arrival| {
+                if let Some(lane) = weak.upgrade() {
+                    lane.deliver(&arrival);
+                }
+            };
+            Lane {
+                common: Arc::clone(common),
+                line: Line::start(connector, Plan::shared("shared"), sink),
+                index: Mutex::default(),
+                open: watch::Sender::new(None),
+            }
+        });
+        tokio::spawn(Arc::clone(&lane).run());
+        lane
+    }
+
+    async fn run(self: Arc<Self>) {
+        let mut first = true;
+        while let Ok(live) = self.line.up().await {
+            if !self.begin(&live).await {
+                self.line.gone(live.generation).await;
+                continue;
+            }
+            if !std::mem::take(&mut first) {
+                for reader in self.everybody().iter().filter(|reader| reader.is_open) {
+                    reader.subscriber.restored();
+                }
+            }
+            self.open.send_replace(Some(Arc::clone(&live)));
+            self.watch(&live).await;
+            self.open.send_replace(None);
+        }
+        for reader in self.everybody() {
+            reader.subscriber.ended(&BrokerError::Unavailable);
+        }
+    }
+
+    /// Makes all subscriptions again; whether the connection held that long.
+    async fn begin(&self, live: &Live) -> bool {
+        let filters: Vec<_> = self.index().filters.keys().cloned().collect();
+        for batch in filters.chunks(BATCH) {
+            let answers: Vec<_> = batch.iter().map(|filter| (filter, self.send(live, filter, false))).collect();
+            for (filter, answer) in answers {
+                match answer.await {
+                    Subscribed::Granted(_) => {}
+                    Subscribed::Lost => return false,
+                    refused => self.end(filter, refused),
+                }
+            }
+        }
+        if !filters.is_empty() {
+            self.let_pass(live, self.common.qos).await;
+        }
+        true
+    }
+
+    /// Lets go of what nobody reads, until the connection breaks.
+    async fn watch(&self, live: &Live) {
+        let mut tick = tokio::time::interval((self.common.linger / 2).max(Duration::from_millis(50)));
+        loop {
+            tokio::select! {
+                _ = tick.tick() => self.unsubscribe_idle(live),
+                () = self.line.gone(live.generation) => return,
+            }
+        }
+    }
+
+    /// On the task that drives the connection.
+    fn deliver(&self, arrival: &Arrival) {
+        if arrival.topic.starts_with(FENCES) {
+            if let Some(fence) = self.index().fences.remove(&*arrival.topic) {
+                let _ = fence.send(()); // whoever waited may have given up
+            }
+            return;
+        }
+        let Some((name, destination)) = names::read(&arrival.topic) else { return };
+        let mut readers = Vec::new();
+        let mut replays = Vec::new();
+        {
+            let index = self.index();
+            for upstream in index.meant(arrival) {
+                if arrival.retain {
+                    let wanted = upstream.replaying.iter().filter(|replay| replay.reader.pattern.matches(&name));
+                    replays.extend(wanted.map(|replay| (Arc::clone(&replay.reader.subscriber), replay.number)));
+                } else {
+                    let wanted = upstream.readers.values().filter(|reader| reader.pattern.matches(&name));
+                    readers.extend(wanted.map(|reader| Arc::clone(&reader.subscriber)));
+                }
+            }
+        }
+        if readers.is_empty() && replays.is_empty() {
+            return; // the filter is wider than the pattern, or lingers
+        }
+        let message = Arc::new(self.common.reading.message(destination, arrival));
+        for subscriber in readers {
+            subscriber.deliver(&message);
+        }
+        for (subscriber, reader) in replays {
+            subscriber.replay(reader, &message);
+        }
+    }
+
+    /// Has the broker send the retained messages of a filter, and comes back when they are there.
+    pub(super) async fn replay(&self, filter: &str) -> Result<(), BrokerError> {
+        loop {
+            let live = self.open().await?;
+            match self.send(&live, filter, true).await {
+                Subscribed::Granted(qos) => {
+                    self.fence(&live, qos).await;
+                    return Ok(());
+                }
+                Subscribed::Lost => self.line.connector().pause(0).await,
+                refused => return Err(refused.told(&format!("the topic {filter}"))),
+            }
+        }
+    }
+
+    /// Lets the retained messages go by that nobody has asked for: under 3.1.1, each SUBSCRIBE brings them.
+    pub(super) async fn let_pass(&self, live: &Live, qos: u8) {
+        if self.common.reading.version == Version::V311 {
+            self.fence(live, qos).await;
+        }
+    }
+
+    /// Sends a message to ourselves, at the same quality of service as what it follows, and waits for it.
+    async fn fence(&self, live: &Live, qos: u8) {
+        let mut random = [0; 16];
+        if getrandom::fill(&mut random).is_err() {
+            return;
+        }
+        let topic = format!("{FENCES}{}", base64url(&random));
+        let (passed, fence) = oneshot::channel();
+        self.index().fences.insert(topic.clone(), passed);
+        let filter = Filter { path: topic.clone(), qos, retained: false, identifier: None };
+        let there_and_back = async {
+            let Subscribed::Granted(_) = live.client.subscribe(&filter).await else { return false };
+            let packet = Packet { topic: topic.clone(), qos, ..Packet::default() };
+            // Not awaited: what counts is that it comes back.
+            let _published = live.client.publish(packet);
+            fence.await.is_ok()
+        };
+        if !tokio::time::timeout(FENCE, there_and_back).await.unwrap_or_default() {
+            debug!("the broker does not let the gateway talk to itself below {FENCES}");
+        }
+        self.index().fences.remove(&topic);
+        drop(live.client.unsubscribe(topic));
+    }
+
+    /// Hands a SUBSCRIBE over at once.
+    pub(super) fn send(&self, live: &Live, filter: &str, retained: bool) -> Answer<Subscribed> {
+        let identifier = self.index().filters.get(filter).map(|upstream| upstream.identifier);
+        let identifier = identifier.filter(|_| live.granted.identifiers);
+        let qos = self.common.qos.min(live.granted.max_qos);
+        live.client.subscribe(&Filter { path: filter.to_owned(), qos, retained, identifier })
+    }
+
+    fn unsubscribe_idle(&self, live: &Live) {
+        let mut index = self.index();
+        let Index { filters, identifiers, .. } = &mut *index;
+        // Handed over under the lock: so whoever subscribes again comes after this.
+        filters.retain(|filter, upstream| {
+            let is_over = upstream.idle.is_some_and(|since| since.elapsed() >= self.common.linger);
+            if is_over {
+                identifiers.remove(&upstream.identifier);
+                drop(live.client.unsubscribe(filter.clone()));
+            }
+            !is_over
+        });
+    }
+
+    /// The broker does not want this filter any more.
+    fn end(&self, filter: &str, refused: Subscribed) {
+        warn!(filter, ?refused, "the broker does not grant a subscription again");
+        let reason = refused.told(&format!("the topic {filter}"));
+        for reader in self.remove(filter).into_iter().flat_map(|upstream| upstream.readers.into_values()) {
+            reader.subscriber.ended(&reason);
+        }
+    }
+
+    pub(super) fn remove(&self, filter: &str) -> Option<Upstream> {
+        let mut index = self.index();
+        let gone = index.filters.remove(filter);
+        gone.inspect(|upstream| _ = index.identifiers.remove(&upstream.identifier))
+    }
+
+    /// The connection, when all subscriptions are there. `Err` when the broker is closed.
+    pub(super) async fn open(&self) -> Result<Arc<Live>, BrokerError> {
+        let mut open = self.open.subscribe();
+        tokio::select! {
+            biased;
+            () = self.line.connector().closed() => Err(BrokerError::Unavailable),
+            open = open.wait_for(Option::is_some) => {
+                open.ok().and_then(|open| open.clone()).ok_or(BrokerError::Unavailable)
+            }
+        }
+    }
+
+    pub(super) fn set_open(&self, filter: &str, key: u64) {
+        let mut index = self.index();
+        let reader = index.filters.get_mut(filter).and_then(|upstream| upstream.readers.get_mut(&key));
+        if let Some(reader) = reader {
+            reader.is_open = true;
+        }
+    }
+
+    fn everybody(&self) -> Vec<Reader> {
+        let index = self.index();
+        index.filters.values().flat_map(|upstream| upstream.readers.values()).cloned().collect()
+    }
+
+    pub(super) fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    /// The subscriptions that a message came by, as far as the broker says it.
+    fn meant<'a>(&'a self, arrival: &'a Arrival) -> Box<dyn Iterator<Item = &'a Upstream> + 'a> {
+        if arrival.subscriptions.is_empty() {
+            return Box::new(self.filters.values());
+        }
+        let named = arrival.subscriptions.iter().filter_map(|identifier| self.identifiers.get(identifier));
+        Box::new(named.filter_map(|filter| self.filters.get(filter)))
+    }
+}
