@@ -11,6 +11,9 @@ mod amqp_bytes;
 #[path = "amqp/exchanges.rs"]
 mod amqp_exchanges;
 #[cfg(feature = "amqp")]
+#[path = "amqp/leaderless.rs"]
+mod amqp_leaderless;
+#[cfg(feature = "amqp")]
 #[path = "amqp/outage.rs"]
 mod amqp_outage;
 #[cfg(feature = "amqp")]

@@ -125,6 +125,13 @@ impl RabbitMq {
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
+    /// What it has logged so far.
+    #[allow(dead_code, reason = "not every program that shares this file reads it")]
+    pub(crate) fn log(&self) -> String {
+        let file = format!("log/{}@localhost.log", self.name);
+        std::fs::read_to_string(self.folder.join(file)).unwrap_or_default()
+    }
+
     fn end(&mut self) {
         if let Some(mut child) = self.running.take() {
             drop(child.stdin.take());

@@ -1,9 +1,8 @@
 //! A dedicated subscription: a channel of its own, read only when it is polled, and opened again when it breaks.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -12,23 +11,20 @@ use futures_util::Stream;
 use lapin::Error;
 use lapin::message::Delivery as Arrival;
 use lapin::options::{BasicCancelOptions, BasicNackOptions, QueueDeleteOptions};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tracing::warn;
 
 use super::arguments::stream_offset;
+use super::closings::Closings;
 use super::connection::{Connector, Seat};
-use super::errors::is_poison;
+use super::errors::{Culprit, culprit};
 use super::isolation::Isolation;
 use super::ledger::{Ledger, Ledgers, begin};
 use super::properties;
-use super::source::{Reading, Recipe};
+use super::source::{NotOpen, Reading, Recipe};
 use super::topology::{Place, Warning};
 use crate::broker::{BrokerError, Event, Source, Subscription};
 use crate::message::{Delivery, DeliveryId, Message, PublishOptions, Settlement, Text};
-
-/// Somebody who waits for a channel to be closed waits no longer than this.
-const CLOSING: Duration = Duration::from_secs(5);
 
 /// A subscription under which the connection broke so often on a message, in so short a time, ends, even if its own queue
 /// seems well.
@@ -76,8 +72,8 @@ struct Attempt {
     again: bool,
     /// Where to go on in a stream.
     offset: Option<i64>,
-    /// A message broke the connection then, and it may be one of this queue's.
-    suspect: Option<Instant>,
+    /// This broke the connection then, and it may have been for this queue.
+    suspect: Option<(Culprit, Instant)>,
 }
 
 enum Phase {
@@ -86,43 +82,6 @@ enum Phase {
     /// It delivers no more, and its channel is kept for what is to be settled.
     Cancelled(Option<Reading>),
     Ended,
-}
-
-/// Channels that are being closed, by the queue that they read: whoever opens the queue next waits, so that what comes
-/// back to it is there first, and in order.
-#[derive(Default)]
-pub(super) struct Closings(Mutex<HashMap<String, Vec<oneshot::Receiver<()>>>>);
-
-impl Closings {
-    /// Comes back when no channel is being closed that read this queue.
-    pub(super) async fn settled(&self, queue: &str) {
-        let closing = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(queue);
-        for closed in closing.into_iter().flatten() {
-            // An error is that it is closed: the other half is only ever dropped.
-            let _ = tokio::time::timeout(CLOSING, closed).await;
-        }
-    }
-
-    fn add(&self, queue: &str) -> oneshot::Sender<()> {
-        let (sender, closed) = oneshot::channel();
-        let mut closings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_queue = closings.entry(queue.to_owned()).or_default();
-        of_queue.retain_mut(|closed| matches!(closed.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
-        of_queue.push(closed);
-        sender
-    }
-
-    /// It is closed: forget the queue, unless somebody else is at it.
-    fn done(&self, queue: &str, closed: oneshot::Sender<()>) {
-        drop(closed);
-        let mut closings = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_queue) = closings.get_mut(queue) {
-            of_queue.retain_mut(|closed| matches!(closed.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
-            if of_queue.is_empty() {
-                closings.remove(queue);
-            }
-        }
-    }
 }
 
 impl Dedicated {
@@ -137,7 +96,7 @@ impl Dedicated {
         let mut attempt = Attempt { again: false, offset: None, suspect: None };
         if let Some(queue) = &recipe.queue {
             common.closings.settled(queue).await;
-            attempt.suspect = common.isolation.is_parked(queue).then(Instant::now);
+            attempt.suspect = common.isolation.suspicion(queue).map(|culprit| (culprit, Instant::now()));
         }
         let reading = open(Arc::clone(&recipe), Arc::clone(&seat), Arc::clone(&common), attempt).await?;
         let address = matches!(recipe.source, Source::Reply).then(|| Text::from(reading.queue.as_str()));
@@ -220,8 +179,8 @@ impl Dedicated {
             warn!("{}: deleted, or its consumer was cancelled", self.recipe.what());
             self.gap = true;
         }
-        let suspect = error.is_some_and(is_poison).then(Instant::now);
-        if let Some(now) = suspect {
+        let suspect = error.and_then(culprit).map(|culprit| (culprit, Instant::now()));
+        if let Some((Culprit::Message, now)) = suspect {
             let (count, last) = self.deaths;
             self.deaths = (if now < last + SHORT { count + 1 } else { 1 }, now);
             if self.deaths.0 >= DEADLY {
@@ -262,17 +221,21 @@ async fn open(
 ) -> Result<Reading, BrokerError> {
     let mut attempt = 0;
     loop {
-        if let Some(since) = suspect.take() {
-            common.isolation.examine(&recipe, offset, since).await?;
+        if let Some((culprit, since)) = suspect.take() {
+            common.isolation.clear(&recipe, offset, culprit, since).await?;
         }
         let live = seat.line().up().await?;
-        match recipe.open(live, offset, recipe.prefetch).await {
+        let NotOpen { why, culprit } = match recipe.open(live, offset, recipe.prefetch).await {
             Ok(reading) => return Ok(reading),
-            Err(BrokerError::Unavailable) => {}
-            Err(BrokerError::Poison(_)) if attempt < DEADLY => suspect = Some(Instant::now()),
+            Err(not_open) => not_open,
+        };
+        suspect = culprit.map(|culprit| (culprit, Instant::now()));
+        match why {
+            BrokerError::Unavailable => {}
+            BrokerError::Poison(_) if attempt < DEADLY => {}
             // The broker has not noticed yet that the old connection, which held the queue, is gone.
-            Err(BrokerError::InUse(_) | BrokerError::Rejected(_)) if again => {}
-            Err(refused) => return Err(refused),
+            BrokerError::InUse(_) | BrokerError::Rejected(_) if again => {}
+            refused => return Err(refused),
         }
         attempt += 1;
         seat.line().connector().pause(attempt).await;

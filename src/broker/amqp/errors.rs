@@ -7,7 +7,6 @@ use crate::broker::BrokerError;
 
 /// Reply codes of AMQP 0-9-1 that mean something to a client.
 const CONNECTION_FORCED: u16 = 320;
-/// The broker's own trouble, such as a quorum queue that has no leader yet: no message is to blame.
 const INTERNAL_ERROR: u16 = 541;
 pub(super) const ACCESS_REFUSED: u16 = 403;
 pub(super) const NOT_FOUND: u16 = 404;
@@ -22,15 +21,26 @@ pub(super) fn channel_error(error: &Error) -> Option<u16> {
     }
 }
 
-/// Whether the connection broke on something that was asked or came on it, and may break on it again: something that
-/// cannot be read, or that the broker ends connections for.
-pub(super) fn is_poison(error: &Error) -> bool {
+/// What ended a connection, where it may end the next one as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Culprit {
+    /// Something that cannot be read, or that the broker ends connections for.
+    Message,
+    /// The broker's own trouble with what was asked of it, which passes: RabbitMQ ends the connection of whoever begins
+    /// to read a quorum queue that no node leads.
+    Broker,
+}
+
+/// What ended the connection; `None` for a connection that is lost, or closed in an orderly way.
+pub(super) fn culprit(error: &Error) -> Option<Culprit> {
     match error.kind() {
-        ErrorKind::ParsingError(_) => true,
-        ErrorKind::ProtocolError(reply) => {
-            error.is_amqp_hard_error() && !matches!(reply.get_id(), CONNECTION_FORCED | INTERNAL_ERROR)
-        }
-        _ => false,
+        ErrorKind::ParsingError(_) => Some(Culprit::Message),
+        ErrorKind::ProtocolError(reply) if error.is_amqp_hard_error() => match reply.get_id() {
+            CONNECTION_FORCED => None,
+            INTERNAL_ERROR => Some(Culprit::Broker),
+            _ => Some(Culprit::Message),
+        },
+        _ => None,
     }
 }
 

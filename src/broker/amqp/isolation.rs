@@ -2,19 +2,21 @@
 //!
 //! lapin ends a connection on which something comes that it cannot read, such as a routing key that is not UTF-8, and
 //! cannot say who was to have it. A queue that breaks a connection of its own, too, is parked: its subscriptions end,
-//! and whoever subscribes to it later is first put to the same test, so that nobody else suffers for it.
+//! and whoever subscribes to it later is first put to the same test, so that nobody else suffers for it. A queue that
+//! the broker itself cannot serve for now, and ends connections for, waits here until it can.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::connection::{Connector, Live};
-use super::source::Recipe;
+use super::errors::Culprit;
+use super::source::{NotOpen, Recipe};
 use crate::broker::BrokerError;
 
 /// So many queues are examined at a time, each on a connection of its own.
@@ -36,9 +38,14 @@ pub(super) struct Isolation {
     verdicts: Mutex<HashMap<String, Verdict>>,
 }
 
-struct Verdict {
-    at: Instant,
-    is_clean: bool,
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// No message of it broke a connection then.
+    Clean(Instant),
+    /// One did.
+    Poisoned(Instant),
+    /// The broker ends the connection of whoever begins to read it.
+    Unserved,
 }
 
 impl Isolation {
@@ -47,76 +54,128 @@ impl Isolation {
         Isolation { connector: Arc::clone(connector), turns: Semaphore::new(AT_A_TIME), verdicts: Mutex::default() }
     }
 
-    /// Whether the queue broke connections when it was last looked at.
-    pub(super) fn is_parked(&self, queue: &str) -> bool {
-        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        verdicts.get(queue).is_some_and(|verdict| !verdict.is_clean)
+    /// Whether the queue broke connections when it was last looked at, and how.
+    pub(super) fn suspicion(&self, queue: &str) -> Option<Culprit> {
+        match self.verdicts().get(queue)? {
+            Verdict::Clean(_) => None,
+            Verdict::Poisoned(_) => Some(Culprit::Message),
+            Verdict::Unserved => Some(Culprit::Broker),
+        }
     }
 
-    /// Reads the queue alone, unless that has been done `since`, and gives everything back.
+    /// Comes back when the queue can be read without breaking a connection.
     ///
     /// # Errors
-    /// [`BrokerError::Poison`] if that breaks the connection, or what the broker says against reading it.
-    pub(super) async fn examine(
+    /// [`BrokerError::Poison`] if a message in it does that, or what the broker says against reading it.
+    pub(super) async fn clear(
         &self,
         recipe: &Recipe,
         offset: Option<i64>,
+        culprit: Culprit,
         since: Instant,
     ) -> Result<(), BrokerError> {
-        let Some(queue) = recipe.queue.as_deref().filter(|_| !recipe.is_transient()) else { return Ok(()) };
-        let _turn = self.turns.acquire().await.map_err(|_| BrokerError::Unavailable)?;
-        if let Some(is_clean) = self.verdict(queue, since) {
-            return if is_clean { Ok(()) } else { Err(BrokerError::Poison(recipe.what())) };
-        }
+        let Some(queue) = recipe.lasting_queue() else { return Ok(()) };
         let mut attempt = 0;
-        let examined = loop {
-            if self.connector.is_closed() {
-                return Err(BrokerError::Unavailable);
-            }
-            if let Some(live) = self.connector.alone("examining", attempt).await {
-                match read(recipe, live, offset).await {
-                    // Another session, or the broken connection, still has it.
-                    Err(BrokerError::Unavailable | BrokerError::InUse(_)) => {}
-                    examined => break examined,
-                }
+        while !self.connector.is_closed() {
+            let decided = match culprit {
+                Culprit::Message => self.examine(queue, recipe, offset, since, attempt).await,
+                Culprit::Broker => self.knock(queue, recipe, offset, attempt).await,
+            };
+            if let Some(decided) = decided {
+                return decided;
             }
             attempt += 1;
             self.connector.pause(attempt).await;
-        };
-        match &examined {
-            Ok(()) => info!(queue, "a connection broke on a message, but not on one of this queue"),
-            Err(BrokerError::Poison(_)) => {
-                error!(queue, "a message in this queue breaks each connection that it comes on; it must be removed");
-            }
-            Err(_) => return examined,
         }
-        self.remember(queue, examined.is_ok());
-        examined
+        Err(BrokerError::Unavailable)
     }
 
-    fn verdict(&self, queue: &str, since: Instant) -> Option<bool> {
-        let verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
-        verdicts.get(queue).filter(|verdict| verdict.at >= since).map(|verdict| verdict.is_clean)
+    /// Reads the queue alone, unless that has been done `since`, and gives everything back. `None` if that could not be
+    /// done now.
+    async fn examine(
+        &self,
+        queue: &str,
+        recipe: &Recipe,
+        offset: Option<i64>,
+        since: Instant,
+        attempt: u32,
+    ) -> Option<Result<(), BrokerError>> {
+        let _turn = self.turns.acquire().await;
+        let known = self.verdicts().get(queue).copied();
+        match known {
+            Some(Verdict::Clean(at)) if at >= since => return Some(Ok(())),
+            Some(Verdict::Poisoned(at)) if at >= since => return Some(Err(BrokerError::Poison(recipe.what()))),
+            _ => {}
+        }
+        let live = self.connector.alone("examining", attempt).await?;
+        match read(recipe, live, offset).await.map_err(|not_open| not_open.why) {
+            // Another session, or the broken connection, still has it.
+            Err(BrokerError::Unavailable | BrokerError::InUse(_)) => None,
+            Ok(()) => {
+                info!(queue, "a connection broke on a message, but not on one of this queue");
+                self.remember(queue, Verdict::Clean(Instant::now()));
+                Some(Ok(()))
+            }
+            Err(poison @ BrokerError::Poison(_)) => {
+                error!(queue, "a message in this queue breaks each connection that it comes on; it must be removed");
+                self.remember(queue, Verdict::Poisoned(Instant::now()));
+                Some(Err(poison))
+            }
+            Err(refused) => Some(Err(refused)),
+        }
     }
 
-    fn remember(&self, queue: &str, is_clean: bool) {
-        let mut verdicts = self.verdicts.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Begins to read the queue alone, and gives back what comes. `None` if the broker still has trouble with it.
+    async fn knock(
+        &self,
+        queue: &str,
+        recipe: &Recipe,
+        offset: Option<i64>,
+        attempt: u32,
+    ) -> Option<Result<(), BrokerError>> {
+        let _turn = self.turns.acquire().await;
+        let live = self.connector.alone("examining", attempt).await?;
+        let opened = recipe.open(Arc::clone(&live), offset, 1).await.map(drop);
+        live.close().await;
+        match opened.map_err(|not_open| not_open.why) {
+            Err(BrokerError::Unavailable) => {
+                if self.suspicion(queue).is_none() {
+                    warn!(queue, "the broker ends each connection that begins to read this queue; trying on");
+                    self.remember(queue, Verdict::Unserved);
+                }
+                None
+            }
+            Err(poison @ BrokerError::Poison(_)) => Some(Err(poison)),
+            // It is served. Whoever opens it next hears the rest.
+            Ok(()) | Err(_) => {
+                self.verdicts().remove(queue);
+                Some(Ok(()))
+            }
+        }
+    }
+
+    fn remember(&self, queue: &str, verdict: Verdict) {
+        let mut verdicts = self.verdicts();
         if verdicts.len() >= MAX_VERDICTS {
             verdicts.clear();
         }
-        verdicts.insert(queue.to_owned(), Verdict { at: Instant::now(), is_clean });
+        verdicts.insert(queue.to_owned(), verdict);
+    }
+
+    fn verdicts(&self) -> MutexGuard<'_, HashMap<String, Verdict>> {
+        self.verdicts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Reads what the queue has until it is silent; closing the connection gives it back.
-async fn read(recipe: &Recipe, live: Arc<Live>, offset: Option<i64>) -> Result<(), BrokerError> {
+async fn read(recipe: &Recipe, live: Arc<Live>, offset: Option<i64>) -> Result<(), NotOpen> {
     let mut reading = recipe.open(Arc::clone(&live), offset, WINDOW).await?;
     let arrivals = async {
         loop {
             match timeout(SILENCE, reading.consumer.next()).await {
                 Ok(Some(Ok(_))) => {}
                 Ok(Some(Err(error))) => return Err(recipe.refused(&error)),
-                Ok(None) => return Err(BrokerError::Unavailable),
+                Ok(None) => return Err(BrokerError::Unavailable.into()),
                 Err(_) => return Ok(()),
             }
         }

@@ -25,6 +25,8 @@ mod binder;
 #[cfg(feature = "amqp")]
 mod broker;
 #[cfg(feature = "amqp")]
+mod closings;
+#[cfg(feature = "amqp")]
 mod connection;
 #[cfg(feature = "amqp")]
 mod dedicated;

@@ -8,7 +8,7 @@ use lapin::{Channel, Consumer, Error};
 
 use super::arguments::Arguments;
 use super::connection::Live;
-use super::errors::{ACCESS_REFUSED, NOT_FOUND, channel_error, is_poison, short, told};
+use super::errors::{ACCESS_REFUSED, Culprit, NOT_FOUND, channel_error, culprit, short, told};
 use super::names;
 use super::topology::{Place, Topology, Warning};
 use crate::broker::{BrokerError, Source};
@@ -42,11 +42,24 @@ pub(super) struct Reading {
     pub(super) warning: Option<Warning>,
 }
 
+/// Why a subscription was not opened.
+pub(super) struct NotOpen {
+    pub(super) why: BrokerError,
+    /// What it did to its connection.
+    pub(super) culprit: Option<Culprit>,
+}
+
 /// What is there before a subscription is opened.
 struct Prepared {
     /// An exchange and a key, for a queue that is to be bound.
     bind_to: Option<(ShortString, ShortString)>,
     warning: Option<Warning>,
+}
+
+impl From<BrokerError> for NotOpen {
+    fn from(why: BrokerError) -> Self {
+        NotOpen { why, culprit: None }
+    }
 }
 
 impl Recipe {
@@ -76,6 +89,11 @@ impl Recipe {
     /// Whether its queue goes with the connection.
     pub(super) fn is_transient(&self) -> bool {
         self.named.is_none() && matches!(self.source, Source::Topic(_) | Source::Exchange { .. } | Source::Reply)
+    }
+
+    /// Its queue, if that outlasts the connection.
+    pub(super) fn lasting_queue(&self) -> Option<&str> {
+        self.queue.as_deref().filter(|_| !self.is_transient())
     }
 
     /// Whether messages can be missed while the connection is gone.
@@ -134,7 +152,7 @@ impl Recipe {
         live: Arc<Live>,
         offset: Option<i64>,
         prefetch: u16,
-    ) -> Result<Reading, BrokerError> {
+    ) -> Result<Reading, NotOpen> {
         let Prepared { bind_to, warning } = self.prepare().await?;
         let name = match &self.queue {
             Some(name) => name.clone(),
@@ -199,10 +217,16 @@ impl Recipe {
     }
 
     /// What to tell of an error that opening or reading it has met.
-    pub(super) fn refused(&self, error: &Error) -> BrokerError {
-        if is_poison(error) {
-            return BrokerError::Poison(self.what());
-        }
+    pub(super) fn refused(&self, error: &Error) -> NotOpen {
+        let culprit = culprit(error);
+        let why = match culprit {
+            Some(Culprit::Message) => BrokerError::Poison(self.what()),
+            Some(Culprit::Broker) | None => self.told(error),
+        };
+        NotOpen { why, culprit }
+    }
+
+    fn told(&self, error: &Error) -> BrokerError {
         match (&self.source, channel_error(error)) {
             (Source::Durable(name, _), Some(ACCESS_REFUSED)) => match told(error, &self.what()) {
                 refused @ BrokerError::AccessRefused { .. } => refused,
