@@ -530,6 +530,9 @@ impl Connected {
         receipt: Option<Text>,
         handler: &mut Handler<'_>,
     ) -> Result<(), Refusal> {
+        if kind == Kind::Commit {
+            self.committed(handler);
+        }
         match (kind, done) {
             (Kind::ReplyAddress(key), Done::ReplyAddress(address)) => {
                 self.subscriptions.set_reply_address(key, address);

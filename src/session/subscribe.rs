@@ -196,6 +196,10 @@ impl Connected {
             Destination::Queue(name) => Wanted::Dedicated(Source::Queue(name.clone())),
             Destination::ExistingQueue(name) => Wanted::Dedicated(Source::ExistingQueue(name.clone())),
             Destination::Exchange { exchange, key } => {
+                if self.durable_name(frame, id)?.is_some() && arguments.get(QUEUE_NAME).is_none() {
+                    let why = "give the queue that is to collect a name of your own with x-queue-name";
+                    return Err(Refusal::unsupported("durable on /exchange/", why));
+                }
                 let source = Source::Exchange { exchange: exchange.clone(), key: key.clone() };
                 if arguments.get(QUEUE_NAME).is_some() {
                     Wanted::Dedicated(arguments::named(frame, arguments, source)?)

@@ -746,8 +746,8 @@ mod transacting {
         script.client("ACK\nid:0-0\ntransaction:t\n\n");
         let (ticket, _) = script.asks("UNSUBSCRIBE\nid:a\n\n");
         assert!(script.done(ticket).is_empty());
-        let actions = script.client("COMMIT\ntransaction:t\n\n");
-        assert!(matches!(&actions[..], [Action::Commit(..), Action::Forget(forgotten)] if *forgotten == key));
+        let (ticket, _) = committed(script.client("COMMIT\ntransaction:t\n\n"));
+        assert!(matches!(&script.done(ticket)[..], [Action::Forget(forgotten)] if *forgotten == key));
     }
 
     #[test]

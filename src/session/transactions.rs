@@ -10,7 +10,11 @@ use crate::stomp::Frame;
 
 /// The transactions that a session has begun and not ended, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Transactions(Vec<Open>);
+pub(super) struct Transactions {
+    open: Vec<Open>,
+    /// What the transaction settles that is being committed: there is never more than one.
+    committing: Vec<(SubscriptionKey, usize)>,
+}
 
 #[derive(Debug)]
 struct Open {
@@ -44,10 +48,15 @@ impl Connected {
         });
         let transaction = Transaction { messages: open.messages, settlements: settlements.collect() };
         handler.actions.push(Action::Commit(ticket, transaction));
-        for (key, claimed, _) in &open.settlements {
-            handler.actions.extend(self.subscriptions.release(*key, claimed.len()));
-        }
+        self.transactions.committing = open.settlements.iter().map(|(key, claimed, _)| (*key, claimed.len())).collect();
         Ok(())
+    }
+
+    /// COMMIT is done; until now its deliveries needed their subscriptions, open or not.
+    pub(super) fn committed(&mut self, handler: &mut Handler<'_>) {
+        for (key, count) in std::mem::take(&mut self.transactions.committing) {
+            handler.actions.extend(self.subscriptions.release(key, count));
+        }
     }
 
     pub(super) fn abort(&mut self, frame: &Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
@@ -62,14 +71,14 @@ impl Connected {
 
 impl Transactions {
     fn begin(&mut self, name: &Text, now: Instant, settings: &Settings) -> Result<(), Refusal> {
-        if self.0.iter().any(|open| open.name == *name) {
+        if self.open.iter().any(|open| open.name == *name) {
             return Err(Refusal::transaction_open(name));
         }
-        if self.0.len() >= settings.max_transactions {
+        if self.open.len() >= settings.max_transactions {
             let limit = settings.max_transactions;
             return Err(Refusal::limit_exceeded("Open transactions", limit, "session.max_transactions"));
         }
-        self.0.push(Open {
+        self.open.push(Open {
             name: detached(name),
             since: now,
             frames: 0,
@@ -83,9 +92,9 @@ impl Transactions {
 
     fn take(&mut self, frame: &Frame) -> Result<Open, Refusal> {
         let name = required(frame, "transaction")?;
-        let index = self.0.iter().position(|open| open.name == *name);
+        let index = self.open.iter().position(|open| open.name == *name);
         let index = index.ok_or_else(|| Refusal::unknown_transaction(frame.command.as_str(), name))?;
-        Ok(self.0.remove(index))
+        Ok(self.open.remove(index))
     }
 
     /// What has been sent in all of them.
@@ -95,7 +104,7 @@ impl Transactions {
 
     /// Refuses a frame whose transaction is not open.
     pub(super) fn check_open(&self, command: &str, name: &Text) -> Result<(), Refusal> {
-        let is_open = self.0.iter().any(|open| open.name == *name);
+        let is_open = self.open.iter().any(|open| open.name == *name);
         is_open.then_some(()).ok_or_else(|| Refusal::unknown_transaction(command, name))
     }
 
@@ -128,7 +137,7 @@ impl Transactions {
 
     /// Counts one more frame of `bytes` bytes.
     fn grow(&mut self, command: &str, name: &Text, bytes: usize, settings: &Settings) -> Result<&mut Open, Refusal> {
-        let open = self.0.iter_mut().find(|open| open.name == *name);
+        let open = self.open.iter_mut().find(|open| open.name == *name);
         let open = open.ok_or_else(|| Refusal::unknown_transaction(command, name))?;
         open.frames += 1;
         open.bytes += bytes;
@@ -145,7 +154,7 @@ impl Transactions {
 
     /// When the oldest transaction has been open for too long.
     pub(super) fn deadline(&self, settings: &Settings) -> Option<Instant> {
-        self.0.first().map(|open| open.since + settings.transaction_timeout)
+        self.open.first().map(|open| open.since + settings.transaction_timeout)
     }
 
     pub(super) fn check_age(&self, now: Instant, settings: &Settings) -> Result<(), Refusal> {

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, ExchangeDeleteOptions};
 use lapin::types::FieldTable;
-use lapin::{Channel, ExchangeKind};
-use stompgate::broker::{BrokerError, SharedSource, Subscriber, amqp::Settings};
+use lapin::{Channel, Connection, ConnectionProperties, ExchangeKind};
+use stompgate::broker::amqp::{self, Settings, Uri};
+use stompgate::broker::{BrokerError, SharedSource, Subscriber};
 use stompgate::message::{Destination, Message, Outcome};
 
 use crate::amqp_wire::both;
@@ -172,4 +173,65 @@ async fn an_exchange_that_was_made_again_is_bound_by_the_next_reader() {
     for ear in [early, late] {
         assert_eq!(ear.until("found").await, ["found"]);
     }
+}
+
+/// A client in a virtual host of its own, whose exchanges can be deleted.
+async fn alone(virtual_host: &str) -> (Client, Connection, Channel) {
+    let node = rabbitmq::shared().await;
+    node.control(&["add_vhost", virtual_host]).await;
+    node.control(&["set_permissions", "-p", virtual_host, "guest", ".*", ".*", ".*"]).await;
+    let uri = node.uri_of(virtual_host);
+    let connection = Connection::connect(&uri, ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let settings = Settings { uri: vec![Uri(uri)], heartbeat: Duration::from_secs(1), ..Settings::default() };
+    let broker = amqp::connect(&settings).unwrap();
+    let client = Client::of(&broker).await;
+    std::mem::forget(broker); // its drop ends it, and the process ends soon
+    (client, connection, channel)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_to_users_is_bound_again_when_its_exchange_was_deleted() {
+    let (client, _connection, channel) = alone("users-lost").await;
+    let (_guard, ear) = client.listen_as("bob", "/user/queue/a").await;
+    client.send("/user/bob/queue/a", "before").await;
+    delete(&channel, "stompgate.user").await;
+    // A SEND makes it again, and is truthful meanwhile.
+    let routed = async { while !client.publish(client.message("/user/bob/queue/a", "after")).await.unwrap().routed {} };
+    in_time(routed).await;
+    assert_eq!(ear.until_heard(&Heard::Message("after".into())).await[1], Heard::Restored, "something may be missing");
+    // Nobody sends: it is looked for.
+    delete(&channel, "stompgate.user").await;
+    let restored = async {
+        while ear.heard().iter().filter(|heard| **heard == Heard::Restored).count() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    in_time(restored).await;
+    client.send("/user/bob/queue/a", "again").await;
+    ear.until_heard(&Heard::Message("again".into())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_of_topics_are_told_when_the_exchange_of_topics_is_gone() {
+    let node = rabbitmq::shared().await;
+    let connection = Connection::connect(&node.uri(), ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let name = format!("topics-{}", std::process::id());
+    let (options, none) = (ExchangeDeclareOptions::default(), FieldTable::default());
+    channel.exchange_declare(name.as_str().into(), ExchangeKind::Topic, options, none).await.unwrap();
+    let settings = Settings { exchange: name.clone(), heartbeat: Duration::from_secs(1), ..Settings::default() };
+    let (client, _connection, _channel) = both(settings).await;
+    let (_guard, ear) = client.listen("/topic/a").await;
+    delete(&channel, &name).await;
+    let told = async {
+        while !ear.heard().iter().any(|heard| matches!(heard, Heard::Ended(BrokerError::NotFound(_)))) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    in_time(told).await;
+    channel.exchange_declare(name.as_str().into(), ExchangeKind::Topic, options, FieldTable::default()).await.unwrap();
+    let (_guard, ear) = client.listen("/topic/a").await;
+    client.send("/topic/a", "again").await;
+    ear.until("again").await;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use stompgate::broker::{Broker, Event, LinkState, SharedSource, amqp};
 use stompgate::message::Settlement;
+use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::harness::{Client, Ear, Heard, Reader, text};
@@ -205,4 +206,20 @@ async fn count(client: Client, account: Arc<Mutex<Account>>) {
             *account.excused.entry(body).or_default() += 1;
         }
     }
+}
+
+/// The AMQP library would hold on to it for as long as nobody answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_given_up_is_closed() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = vec![amqp::Uri(format!("amqp://guest:guest@{}", silent.local_addr().unwrap()))];
+    let connect_timeout = Duration::from_millis(200);
+    let broker = amqp::connect(&amqp::Settings { uri, connect_timeout, ..amqp::Settings::default() }).unwrap();
+    for _ in 0..3 {
+        let (mut socket, _) = timeout(PATIENCE, silent.accept()).await.unwrap().unwrap();
+        let mut greeting = Vec::new();
+        timeout(PATIENCE, socket.read_to_end(&mut greeting)).await.expect("it is closed").unwrap();
+        assert_eq!(greeting, b"AMQP\0\0\x09\x01");
+    }
+    assert_eq!(*broker.state().borrow(), LinkState::Recovering);
 }

@@ -140,3 +140,19 @@ async fn a_stream_goes_on_where_it_was_after_a_break() {
         assert_eq!(stream.take(body).await.redelivered, again, "{body}");
     }
 }
+
+/// Without a message there is no place in the stream to go on from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_has_brought_nothing_yet_has_a_gap_after_a_break() {
+    let (client, _connection, _channel) = both(Settings { queue_arguments: Some(true), ..Settings::default() }).await;
+    let source = Source::Queue(format!("{}/stream", client.mark).into());
+    let request = Subscribe { source, prefetch: 10, arguments: Headers::from([("x-queue-type", "stream")]) };
+    let mut stream = Reader::of(in_time(client.link.subscribe(request)).await.unwrap(), &client);
+    let mut sick = durable(&client).await.unwrap();
+    publish("amq.topic", [client.mark.as_bytes(), b".", &[BYTE]].concat(), b"text/plain").await;
+    assert!(matches!(end(&mut sick).await, BrokerError::Poison(_)));
+    assert!(matches!(stream.event().await, Event::Interrupted));
+    assert!(matches!(stream.event().await, Event::Restored));
+    client.send("/queue/stream", "1").await;
+    assert!(stream.take("1").await.gap);
+}

@@ -279,6 +279,29 @@ async fn what_waits_too_long_for_its_acknowledgement_goes_back() {
     reader.take("4").await; // the channel is well
 }
 
+/// A stream takes nothing back, so it is read again from there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_too_long_in_a_stream_is_read_again() {
+    let settings = Settings { ack_timeout: Duration::from_secs(1), ..allowed() };
+    let (client, _connection, _channel) = both(settings).await;
+    let source = Source::Queue(format!("{}/s", client.mark).into());
+    let arguments = [("x-queue-type", "stream"), ("x-stream-offset", "first")];
+    let mut reader = open(&client, source, 10, arguments).await.unwrap();
+    for body in ["1", "2", "3"] {
+        client.send("/queue/s", body).await;
+    }
+    reader.take("1").await;
+    let held = reader.expect("2").await;
+    reader.take("3").await;
+    assert!(matches!(reader.event().await, Event::Interrupted));
+    assert!(!client.settle(&[&held], Settlement::Accept).await);
+    assert!(matches!(reader.event().await, Event::Restored));
+    for body in ["2", "3"] {
+        let again = reader.take(body).await;
+        assert!(again.redelivered && !again.gap, "{body}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_with_a_name_that_is_deleted_is_made_again() {
     let (client, _connection, channel) = both(allowed()).await;

@@ -30,6 +30,16 @@ async fn nothing_is_retained() {
 }
 
 #[tokio::test]
+async fn nothing_collects_for_an_exchange_without_a_queue_of_a_known_name() {
+    let gateway = gateway();
+    for header in ["durable:true", "client-id:c\ndurable-subscription-name:s"] {
+        let mut client = Client::connect(&gateway, "1.2").await;
+        client.send(format!("SUBSCRIBE\nid:0\ndestination:/exchange/amq.topic/a\n{header}\n\n")).await;
+        client.expect_error("unsupported", 1008).await.about("x-queue-name");
+    }
+}
+
+#[tokio::test]
 async fn a_segment_has_no_dot_and_is_no_wildcard() {
     let gateway = gateway();
     refused_to_send(&gateway, "/topic/a%2Eb", "unsupported").await;

@@ -92,6 +92,23 @@ async fn acks_are_applied_at_commit() {
 }
 
 #[tokio::test]
+async fn commit_acknowledges_what_its_subscription_has_left_behind() {
+    let gateway = gateway();
+    let (mut client, _reader) = begun(&gateway).await;
+    client.does("SEND\ndestination:/queue/jobs\npersistent:true\n\njob").await;
+    client.send("SUBSCRIBE\nid:0\ndestination:/queue/jobs\nack:client").await;
+    let ack = client.expect("MESSAGE").await.saying("job").get("ack");
+    client.does("UNSUBSCRIBE\nid:0").await;
+    client.does(&format!("ACK\nid:{ack}\ntransaction:t")).await;
+    client.does("SEND\ndestination:/queue/results\npersistent:true\ntransaction:t\n\nresult").await;
+    client.does("COMMIT\ntransaction:t").await.without("settled");
+    // Whoever reads the queue next finds only what comes now.
+    client.subscribe("id:1\ndestination:/queue/jobs").await;
+    client.send("SEND\ndestination:/queue/jobs\n\nnext").await;
+    client.expect("MESSAGE").await.saying("next");
+}
+
+#[tokio::test]
 async fn after_abort_what_was_acknowledged_waits_again() {
     let gateway = gateway();
     let (mut client, _reader) = begun(&gateway).await;

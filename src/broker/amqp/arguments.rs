@@ -36,6 +36,12 @@ impl Arguments {
         Ok(arguments)
     }
 
+    /// Whether a stream is to be read, as far as they say.
+    pub(super) fn is_of_stream(&self) -> bool {
+        let kind = self.queue.inner().get("x-queue-type");
+        kind == Some(&AMQPValue::LongString("stream".into())) || self.consumer.inner().contains_key(STREAM_OFFSET)
+    }
+
     /// Those of the consumer. One that has read a stream before goes on at `offset`.
     pub(super) fn of_consumer(&self, offset: Option<i64>) -> FieldTable {
         let mut arguments = self.consumer.clone();

@@ -18,8 +18,10 @@ use crate::broker::{BrokerError, LinkState, backoff};
 
 /// How often a connection is looked at that has said nothing.
 const LOOK: Duration = Duration::from_millis(500);
-/// RabbitMQ allows 2,047 channels on a connection.
+/// So many channels of a connection are for dedicated subscriptions at most: RabbitMQ allows 2,047 in all.
 const MAX_CHANNELS: usize = 2_000;
+/// So many of those that the broker allows are for other things.
+const OTHER_CHANNELS: usize = 47;
 
 /// What all connections have in common.
 pub(super) struct Connector {
@@ -46,6 +48,8 @@ pub(super) struct Line {
     live: watch::Sender<Option<Arc<Live>>>,
     generations: AtomicU64,
     channels: AtomicUsize,
+    /// So many there may be.
+    max_channels: AtomicUsize,
 }
 
 /// A connection that was there when it was asked for.
@@ -128,9 +132,15 @@ impl Connector {
     }
 
     /// A connection of no line, which nobody makes again; `None` if the broker cannot be reached.
-    pub(super) async fn alone(&self, name: &str, attempt: u32) -> Option<Arc<Live>> {
-        let connected = self.dialer.dial(name, attempt).await;
-        connected.ok().map(|connection| Arc::new(Live { connection, generation: 0 }))
+    ///
+    /// # Errors
+    /// What the broker says if it does not want one more.
+    pub(super) async fn alone(&self, name: &str, attempt: u32) -> Result<Option<Arc<Live>>, BrokerError> {
+        match self.dialer.dial(name, attempt).await {
+            Ok(connection) => Ok(Some(Arc::new(Live { connection, generation: 0 }))),
+            Err(NoConnection { refused: Some(refused), .. }) => Err(refused),
+            Err(NoConnection { refused: None, .. }) => Ok(None),
+        }
     }
 
     fn set_state(&self, line: usize, state: LinkState) {
@@ -165,6 +175,7 @@ impl Line {
             live: watch::Sender::new(None),
             generations: AtomicU64::new(0),
             channels: AtomicUsize::new(0),
+            max_channels: AtomicUsize::new(MAX_CHANNELS),
         });
         connector.status.running.send_modify(|running| *running += 1);
         let task = Arc::clone(&line);
@@ -239,6 +250,8 @@ impl Line {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         self.connector.dialer.connected(generation);
         info!(connection = self.name, generation, "connected to the broker");
+        let allowed = usize::from(connection.configuration().channel_max()).saturating_sub(OTHER_CHANNELS);
+        self.max_channels.store(allowed.clamp(1, MAX_CHANNELS), Ordering::Relaxed);
         let mut events = Box::pin(connection.events_listener());
         let live = Arc::new(Live { connection, generation });
         self.live.send_replace(Some(Arc::clone(&live)));
@@ -268,9 +281,10 @@ impl Line {
 
     /// Takes a place for one more channel, if there is one.
     pub(super) fn seat(self: &Arc<Self>) -> Option<Seat> {
+        let allowed = self.max_channels.load(Ordering::Relaxed);
         let taken = self
             .channels
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < MAX_CHANNELS).then_some(count + 1));
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < allowed).then_some(count + 1));
         taken.is_ok().then(|| Seat(Arc::clone(self)))
     }
 }

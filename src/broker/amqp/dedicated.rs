@@ -12,7 +12,7 @@ use lapin::Error;
 use lapin::message::Delivery as Arrival;
 use lapin::options::{BasicCancelOptions, BasicNackOptions, QueueDeleteOptions};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::arguments::stream_offset;
 use super::closings::Closings;
@@ -20,30 +20,34 @@ use super::connection::{Connector, Seat};
 use super::errors::{Culprit, culprit};
 use super::isolation::Isolation;
 use super::ledger::{Ledger, Ledgers, begin};
+use super::opening::{Attempt, close, open};
 use super::properties;
-use super::source::{NotOpen, Reading, Recipe};
+use super::settings::Settings;
+use super::source::{Reading, Recipe};
 use super::topology::{Place, Warning};
 use crate::broker::{BrokerError, Event, Source, Subscription};
 use crate::message::{Delivery, DeliveryId, Message, PublishOptions, Settlement, Text};
-
-/// A subscription under which the connection broke so often on a message, in so short a time, ends, even if its own queue
-/// seems well.
-const DEADLY: u32 = 8;
-const SHORT: Duration = Duration::from_mins(1);
 
 /// What all dedicated subscriptions of a link have in common.
 pub(super) struct Common {
     pub(super) ledgers: Ledgers,
     pub(super) closings: Closings,
-    isolation: Isolation,
+    pub(super) isolation: Isolation,
     ack_timeout: Duration,
+    /// A broker needs no longer than this to notice that a connection is gone.
+    pub(super) notice: Duration,
 }
 
 impl Common {
     /// None yet.
-    pub(super) fn new(connector: &Arc<Connector>, ack_timeout: Duration) -> Arc<Self> {
-        let isolation = Isolation::new(connector);
-        Arc::new(Common { ledgers: Ledgers::default(), closings: Closings::default(), isolation, ack_timeout })
+    pub(super) fn new(connector: &Arc<Connector>, settings: &Settings) -> Arc<Self> {
+        Arc::new(Common {
+            ledgers: Ledgers::default(),
+            closings: Closings::default(),
+            isolation: Isolation::new(connector),
+            ack_timeout: settings.ack_timeout,
+            notice: settings.heartbeat * 3,
+        })
     }
 }
 
@@ -57,23 +61,11 @@ pub(super) struct Dedicated {
     phase: Phase,
     /// Until the oldest delivery has waited too long.
     timer: Option<Pin<Box<Sleep>>>,
-    /// How often the connection broke on a message, and when last.
-    deaths: (u32, Instant),
     gap: bool,
     address: Option<Text>,
     warning: Option<Warning>,
     /// Of a stream: where the next message stands that nobody has been given.
     next_offset: Option<i64>,
-}
-
-/// How a subscription is to be opened.
-struct Attempt {
-    /// It has been open before.
-    again: bool,
-    /// Where to go on in a stream.
-    offset: Option<i64>,
-    /// This broke the connection then, and it may have been for this queue.
-    suspect: Option<(Culprit, Instant)>,
 }
 
 enum Phase {
@@ -93,7 +85,7 @@ impl Dedicated {
         common: &Arc<Common>,
     ) -> Result<Self, BrokerError> {
         let (recipe, seat, common) = (Arc::new(recipe), Arc::new(seat), Arc::clone(common));
-        let mut attempt = Attempt { again: false, offset: None, suspect: None };
+        let mut attempt = Attempt::default();
         if let Some(queue) = &recipe.queue {
             common.closings.settled(queue).await;
             attempt.suspect = common.isolation.suspicion(queue).map(|culprit| (culprit, Instant::now()));
@@ -112,7 +104,6 @@ impl Dedicated {
             common,
             phase,
             timer: None,
-            deaths: (0, Instant::now()),
             gap: false,
             address,
             warning,
@@ -157,12 +148,7 @@ impl Dedicated {
 
     /// What follows when deliveries end: the subscription is opened again, unless the broker has ended it.
     fn broken(&mut self, error: Option<&Error>) -> Event {
-        let phase = std::mem::replace(&mut self.phase, Phase::Ended);
-        let offset = self.ledger.void().or(self.next_offset);
-        if self.seat.line().connector().is_closed() {
-            return Event::Ended(self.seat.line().connector().reason());
-        }
-        if let Phase::Reading(reading) = &phase
+        if let Phase::Reading(reading) = &self.phase
             && error.is_none()
             && reading.channel.status().connected()
             && reading.live.is_up()
@@ -179,17 +165,37 @@ impl Dedicated {
             warn!("{}: deleted, or its consumer was cancelled", self.recipe.what());
             self.gap = true;
         }
-        let suspect = error.and_then(culprit).map(|culprit| (culprit, Instant::now()));
-        if let Some((Culprit::Message, now)) = suspect {
-            let (count, last) = self.deaths;
-            self.deaths = (if now < last + SHORT { count + 1 } else { 1 }, now);
-            if self.deaths.0 >= DEADLY {
-                return Event::Ended(BrokerError::Poison(self.recipe.what()));
-            }
+        if let Some(error) = error {
+            debug!(%error, "{}: interrupted", self.recipe.what());
         }
+        self.reopen(error.and_then(culprit))
+    }
+
+    /// Opens it again: what was delivered and not settled comes once more.
+    fn reopen(&mut self, suspect: Option<Culprit>) -> Event {
+        let offset = self.ledger.void().or(self.next_offset);
+        self.close();
+        if self.seat.line().connector().is_closed() {
+            return Event::Ended(self.seat.line().connector().reason());
+        }
+        // A stream that has brought nothing yet has no place to go on from.
+        self.gap |= offset.is_none() && self.recipe.arguments.is_of_stream();
+        let attempt = Attempt { again: true, offset, suspect: suspect.map(|culprit| (culprit, Instant::now())) };
         let (recipe, seat, common) = (Arc::clone(&self.recipe), Arc::clone(&self.seat), Arc::clone(&self.common));
-        self.phase = Phase::Opening(Box::pin(open(recipe, seat, common, Attempt { again: true, offset, suspect })));
+        self.phase = Phase::Opening(Box::pin(open(recipe, seat, common, attempt)));
         Event::Interrupted
+    }
+
+    /// Its channel is needed no more.
+    fn close(&mut self) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Ended);
+        if let Phase::Reading(reading) | Phase::Cancelled(Some(reading)) = phase {
+            close(reading, Arc::clone(&self.seat), &self.common);
+        }
+    }
+
+    fn overdue(&self) -> String {
+        format!("not acknowledged within {:?} (broker.amqp.ack_timeout)", self.common.ack_timeout)
     }
 
     /// Puts back what has waited too long, before the broker closes the channel for it (RabbitMQ's `consumer_timeout`).
@@ -203,42 +209,16 @@ impl Dedicated {
             ready!(timer.as_mut().poll(context));
             let until = timer.deadline() - self.common.ack_timeout;
             self.timer = None;
+            if self.ledger.is_of_stream() {
+                // It takes nothing back, but can be read again from there.
+                warn!("{}: read again; {}", self.recipe.what(), self.overdue());
+                return Poll::Ready(self.reopen(None));
+            }
             if let Some((count, tag)) = self.ledger.put_back(until) {
-                let (what, time) = (self.recipe.what(), self.common.ack_timeout);
-                warn!(count, "{what}: not acknowledged within {time:?} (broker.amqp.ack_timeout), and put back");
+                warn!(count, "{}: put back; {}", self.recipe.what(), self.overdue());
                 return Poll::Ready(Event::Returned(DeliveryId { consumer: self.consumer, tag }));
             }
         }
-    }
-}
-
-/// Opens until it works, or the broker says why not.
-async fn open(
-    recipe: Arc<Recipe>,
-    seat: Arc<Seat>,
-    common: Arc<Common>,
-    Attempt { again, offset, mut suspect }: Attempt,
-) -> Result<Reading, BrokerError> {
-    let mut attempt = 0;
-    loop {
-        if let Some((culprit, since)) = suspect.take() {
-            common.isolation.clear(&recipe, offset, culprit, since).await?;
-        }
-        let live = seat.line().up().await?;
-        let NotOpen { why, culprit } = match recipe.open(live, offset, recipe.prefetch).await {
-            Ok(reading) => return Ok(reading),
-            Err(not_open) => not_open,
-        };
-        suspect = culprit.map(|culprit| (culprit, Instant::now()));
-        match why {
-            BrokerError::Unavailable => {}
-            BrokerError::Poison(_) if attempt < DEADLY => {}
-            // The broker has not noticed yet that the old connection, which held the queue, is gone.
-            BrokerError::InUse(_) | BrokerError::Rejected(_) if again => {}
-            refused => return Err(refused),
-        }
-        attempt += 1;
-        seat.line().connector().pause(attempt).await;
     }
 }
 
@@ -313,20 +293,6 @@ impl Subscription for Dedicated {
 impl Drop for Dedicated {
     fn drop(&mut self) {
         self.common.ledgers.close(self.consumer);
-        let (Phase::Reading(reading) | Phase::Cancelled(Some(reading))) =
-            std::mem::replace(&mut self.phase, Phase::Ended)
-        else {
-            return;
-        };
-        // Without a runtime lapin closes the channel when its last handle goes; only nobody waits for it.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let queue = reading.queue.to_string();
-        let closing = self.common.closings.add(&queue);
-        let (common, seat) = (Arc::clone(&self.common), Arc::clone(&self.seat));
-        runtime.spawn(async move {
-            let _ = reading.channel.close(200, "done".into()).await; // it may be gone already
-            common.closings.done(&queue, closing);
-            drop((reading, seat));
-        });
+        self.close();
     }
 }

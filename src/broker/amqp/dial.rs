@@ -1,12 +1,14 @@
 //! How a connection to the broker is made: its addresses, as whom, to which virtual host, and TLS.
 
 use std::fs;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lapin::tcp::{AMQPUriTcpExt, RustlsConnector, RustlsConnectorConfig, TLSConfig};
+use lapin::tcp::{AMQPUriTcpExt, AsyncTcpStream, RustlsConnector, RustlsConnectorConfig, TLSConfig};
 use lapin::uri::{AMQPScheme, AMQPUri, SASLMechanism};
 use lapin::{Connection, ConnectionProperties, Error, runtime};
 use rustls_pki_types::pem::PemObject;
@@ -168,15 +170,43 @@ fn address(node: &AMQPUri) -> String {
 
 async fn connect(uri: AMQPUri, tls: Option<RustlsConnector>, name: &str) -> Result<Connection, Error> {
     let properties = ConnectionProperties::default().with_connection_name(format!("stompgate {name}").into());
-    let stream = async move |uri: AMQPUri, runtime| {
-        let tcp = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
-        let stream = AMQPUriTcpExt::connect_with_config_async(&tcp, TLSConfig::default(), &runtime).await?;
-        match &tls {
-            Some(tls) if uri.scheme == AMQPScheme::AMQPS => Ok(stream.into_rustls(tls, &uri.authority.host).await?),
-            _ => Ok(stream),
+    let begun = Begun::default();
+    let socket = Arc::clone(&begun.0);
+    let connecting = Connection::connector(
+        uri,
+        runtime::default_runtime()?,
+        async move |uri: AMQPUri, runtime| {
+            let tcp = AMQPUri { scheme: AMQPScheme::AMQP, ..uri.clone() };
+            let stream = AMQPUriTcpExt::connect_with_config_async(&tcp, TLSConfig::default(), &runtime).await?;
+            if let AsyncTcpStream::Plain(stream) = &stream {
+                let copy = stream.get_ref().as_fd().try_clone_to_owned()?;
+                *socket.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy.into());
+            }
+            match &tls {
+                Some(tls) if uri.scheme == AMQPScheme::AMQPS => {
+                    Ok(stream.into_rustls(tls, &uri.authority.host).await?)
+                }
+                _ => Ok(stream),
+            }
+        },
+        properties,
+    );
+    let connected = connecting.await;
+    begun.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    connected
+}
+
+/// The socket of a connection whose handshake is not done. lapin's thread holds on to it for as long as the other side
+/// says nothing, whoever has stopped to wait for it: so it is shut down when this is dropped.
+#[derive(Default)]
+struct Begun(Arc<Mutex<Option<TcpStream>>>);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(socket) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = socket.shutdown(Shutdown::Both); // it may be closed already
         }
-    };
-    Connection::connector(uri, runtime::default_runtime()?, stream, properties).await
+    }
 }
 
 /// Not lapin's own way from files to TLS: with a CA of the operator's, that goes on to trust the whole public web.

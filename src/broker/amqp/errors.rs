@@ -7,11 +7,16 @@ use crate::broker::BrokerError;
 
 /// Reply codes of AMQP 0-9-1 that mean something to a client.
 const CONNECTION_FORCED: u16 = 320;
-const INTERNAL_ERROR: u16 = 541;
+const FRAME_ERROR: u16 = 501;
+const SYNTAX_ERROR: u16 = 502;
+const COMMAND_INVALID: u16 = 503;
+const UNEXPECTED_FRAME: u16 = 505;
+const NOT_IMPLEMENTED: u16 = 540;
 pub(super) const ACCESS_REFUSED: u16 = 403;
 pub(super) const NOT_FOUND: u16 = 404;
 pub(super) const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
+const NODE_IS_DOWN: &str = "is down or inaccessible";
 
 /// The reply code with which the broker closed the channel, if it was that.
 pub(super) fn channel_error(error: &Error) -> Option<u16> {
@@ -27,7 +32,7 @@ pub(super) enum Culprit {
     /// Something that cannot be read, or that the broker ends connections for.
     Message,
     /// The broker's own trouble with what was asked of it, which passes: RabbitMQ ends the connection of whoever begins
-    /// to read a quorum queue that no node leads.
+    /// to read a quorum queue that no node leads (541), or opens more channels than the user may have (530).
     Broker,
 }
 
@@ -37,8 +42,8 @@ pub(super) fn culprit(error: &Error) -> Option<Culprit> {
         ErrorKind::ParsingError(_) => Some(Culprit::Message),
         ErrorKind::ProtocolError(reply) if error.is_amqp_hard_error() => match reply.get_id() {
             CONNECTION_FORCED => None,
-            INTERNAL_ERROR => Some(Culprit::Broker),
-            _ => Some(Culprit::Message),
+            FRAME_ERROR | SYNTAX_ERROR | COMMAND_INVALID | UNEXPECTED_FRAME | NOT_IMPLEMENTED => Some(Culprit::Message),
+            _ => Some(Culprit::Broker),
         },
         _ => None,
     }
@@ -47,6 +52,10 @@ pub(super) fn culprit(error: &Error) -> Option<Culprit> {
 /// What to tell about something that was asked of `what`.
 pub(super) fn told(error: &Error, what: &str) -> BrokerError {
     match (channel_error(error), error.kind()) {
+        // RabbitMQ's word for a queue whose node is gone for now.
+        (Some(NOT_FOUND), ErrorKind::ProtocolError(reply)) if reply.get_message().as_str().contains(NODE_IS_DOWN) => {
+            BrokerError::Unavailable
+        }
         (Some(NOT_FOUND), _) => BrokerError::NotFound(what.to_owned()),
         (Some(code), ErrorKind::ProtocolError(reply)) => match refused_user(reply.get_message()) {
             Some(user) if code == ACCESS_REFUSED => BrokerError::AccessRefused { user, what: what.to_owned() },
@@ -88,4 +97,40 @@ pub(super) fn short(text: &str, what: &str) -> Result<ShortString, BrokerError> 
             text.len()
         ))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::protocol::{AMQPError, AMQPErrorKind, AMQPHardError, AMQPSoftError};
+
+    use super::*;
+
+    fn error(kind: impl Into<AMQPErrorKind>, text: &str) -> Error {
+        ErrorKind::ProtocolError(AMQPError::new(kind.into(), text.into())).into()
+    }
+
+    #[test]
+    fn only_what_a_message_can_do_is_blamed_on_one() {
+        for (hard, expected) in [
+            (AMQPHardError::CONNECTIONFORCED, None),
+            (AMQPHardError::INTERNALERROR, Some(Culprit::Broker)),
+            (AMQPHardError::NOTALLOWED, Some(Culprit::Broker)),
+            (AMQPHardError::CHANNELERROR, Some(Culprit::Broker)),
+            (AMQPHardError::FRAMEERROR, Some(Culprit::Message)),
+            (AMQPHardError::NOTIMPLEMENTED, Some(Culprit::Message)),
+        ] {
+            assert_eq!(culprit(&error(hard, "why")), expected);
+        }
+        assert_eq!(culprit(&error(AMQPSoftError::PRECONDITIONFAILED, "why")), None);
+        assert_eq!(culprit(&ErrorKind::MissingHeartbeatError.into()), None);
+    }
+
+    /// The words are those of RabbitMQ 3.10.
+    #[test]
+    fn a_queue_whose_node_is_gone_is_not_one_that_does_not_exist() {
+        let down = "NOT_FOUND - home node 'rabbit@b' of durable queue 'q' in vhost '/' is down or inaccessible";
+        assert_eq!(told(&error(AMQPSoftError::NOTFOUND, down), "the queue q"), BrokerError::Unavailable);
+        let absent = told(&error(AMQPSoftError::NOTFOUND, "NOT_FOUND - no queue 'q' in vhost '/'"), "the queue q");
+        assert_eq!(absent, BrokerError::NotFound("the queue q".to_owned()));
+    }
 }

@@ -15,16 +15,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use lapin::Channel;
 use lapin::options::QueueBindOptions;
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, Error};
 use tokio::sync::watch;
 use tokio::time::{Instant, interval, interval_at};
 
+use super::connection::Live;
 use super::dedicated::{Common, Dedicated};
-use super::errors::short;
-use super::ledger::begin;
+use super::errors::{channel_error, short};
 use super::settings::Settings;
+use super::source::Reading;
 use crate::broker::{BrokerError, Event, Shared, Subscriber, Subscription};
 use crate::message::{DeliveryId, Settlement};
 
@@ -71,7 +72,7 @@ struct Readers {
 #[derive(Clone)]
 enum State {
     Opening,
-    Open(Channel, ShortString),
+    Open(Arc<Live>, Channel, ShortString),
     Ended(BrokerError),
 }
 
@@ -169,7 +170,11 @@ impl SharedExchanges {
         }
     }
 
-    async fn read(&self, feed: &Feed, opening: impl Future<Output = Result<Dedicated, BrokerError>>) -> BrokerError {
+    async fn read(
+        &self,
+        feed: &Arc<Feed>,
+        opening: impl Future<Output = Result<Dedicated, BrokerError>>,
+    ) -> BrokerError {
         let mut dedicated = match opening.await {
             Ok(dedicated) => dedicated,
             Err(reason) => return reason,
@@ -223,7 +228,8 @@ impl Feed {
 
     fn opened(&self, dedicated: &Dedicated) {
         if let Some(reading) = dedicated.reading() {
-            self.state.send_replace(State::Open(reading.channel.clone(), reading.queue.clone()));
+            let Reading { live, channel, queue, .. } = reading;
+            self.state.send_replace(State::Open(Arc::clone(live), channel.clone(), queue.clone()));
         }
     }
 
@@ -234,27 +240,40 @@ impl Feed {
             let now = state.borrow_and_update().clone();
             match now {
                 State::Ended(reason) => return Err(reason),
-                State::Open(channel, queue) => {
-                    if self.bind(&channel, &queue, false).await.is_ok() {
+                State::Open(live, channel, queue) => {
+                    if self.bind(&live, &channel, queue).await {
                         return Ok(());
                     }
                 }
                 State::Opening => {}
             }
-            // A refusal has closed the channel: what reads it opens another one, or says why not.
+            // The channel is closed: what reads it opens another one, or says why not.
             state.changed().await.map_err(|_| BrokerError::Unavailable)?;
         }
     }
 
-    fn look(&self) {
-        if let State::Open(channel, queue) = &*self.state.borrow() {
-            begin(self.bind(channel, queue, true));
+    /// Sees to it that the queue is bound; by itself, so that the reader need not wait.
+    fn look(self: &Arc<Self>) {
+        if let State::Open(live, channel, queue) = self.state.borrow().clone() {
+            let feed = Arc::clone(self);
+            tokio::spawn(async move { feed.bind(&live, &channel, queue).await });
         }
     }
 
-    async fn bind(&self, channel: &Channel, queue: &ShortString, nowait: bool) -> Result<(), Error> {
+    /// Whether the queue is bound now. If it cannot be, the channel that reads it is closed.
+    async fn bind(&self, live: &Live, reading: &Channel, queue: ShortString) -> bool {
         let Binding { exchange, key } = self.binding.clone();
-        channel.queue_bind(queue.clone(), exchange, key, QueueBindOptions { nowait }, FieldTable::default()).await
+        let bound = async {
+            // One that is not kept: a channel remembers all that was ever bound on it, again and again if need be.
+            let channel = live.channel().await?;
+            channel.queue_bind(queue, exchange, key, QueueBindOptions::default(), FieldTable::default()).await?;
+            channel.close(200, "done".into()).await
+        };
+        let bound = bound.await;
+        if bound.as_ref().is_err_and(|error| channel_error(error).is_some()) {
+            let _ = reading.close(200, "done".into()).await; // it may be gone already
+        }
+        bound.is_ok()
     }
 
     fn next_key(&self) -> u64 {

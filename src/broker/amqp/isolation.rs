@@ -26,6 +26,8 @@ const AT_A_TIME: usize = 4;
 const SILENCE: Duration = Duration::from_millis(500);
 /// The longest time that one examination takes.
 const LONGEST: Duration = Duration::from_secs(10);
+/// A queue that another has to itself is asked for so often; that takes the broker's time to notice a dead connection.
+const PATIENCE: u32 = 14;
 /// As many messages as AMQP can ask for: the one that is looked for may have been on its way to any reader of the queue.
 const WINDOW: u16 = u16::MAX;
 /// So many verdicts are remembered; then all are forgotten, which costs an examination each.
@@ -69,7 +71,7 @@ impl Isolation {
     /// [`BrokerError::Poison`] if a message in it does that, or what the broker says against reading it.
     pub(super) async fn clear(
         &self,
-        recipe: &Recipe,
+        recipe: &Arc<Recipe>,
         offset: Option<i64>,
         culprit: Culprit,
         since: Instant,
@@ -87,7 +89,7 @@ impl Isolation {
             attempt += 1;
             self.connector.pause(attempt).await;
         }
-        Err(BrokerError::Unavailable)
+        Err(self.connector.reason())
     }
 
     /// Reads the queue alone, unless that has been done `since`, and gives everything back. `None` if that could not be
@@ -95,7 +97,7 @@ impl Isolation {
     async fn examine(
         &self,
         queue: &str,
-        recipe: &Recipe,
+        recipe: &Arc<Recipe>,
         offset: Option<i64>,
         since: Instant,
         attempt: u32,
@@ -107,10 +109,16 @@ impl Isolation {
             Some(Verdict::Poisoned(at)) if at >= since => return Some(Err(BrokerError::Poison(recipe.what()))),
             _ => {}
         }
-        let live = self.connector.alone("examining", attempt).await?;
-        match read(recipe, live, offset).await.map_err(|not_open| not_open.why) {
-            // Another session, or the broken connection, still has it.
-            Err(BrokerError::Unavailable | BrokerError::InUse(_)) => None,
+        let live = match self.connector.alone("examining", attempt).await {
+            Ok(live) => live?,
+            // There is no connection for this: then it is found out without.
+            Err(_) => return Some(Ok(())),
+        };
+        let reading = tokio::spawn(read(Arc::clone(recipe), live, offset)); // to its end, whoever waits for it
+        match reading.await.unwrap_or(Err(BrokerError::Unavailable.into())).map_err(|not_open| not_open.why) {
+            Err(BrokerError::Unavailable) => None,
+            // The broken connection still has it, or another reader by now.
+            Err(BrokerError::InUse(_)) if attempt < PATIENCE => None,
             Ok(()) => {
                 info!(queue, "a connection broke on a message, but not on one of this queue");
                 self.remember(queue, Verdict::Clean(Instant::now()));
@@ -129,15 +137,17 @@ impl Isolation {
     async fn knock(
         &self,
         queue: &str,
-        recipe: &Recipe,
+        recipe: &Arc<Recipe>,
         offset: Option<i64>,
         attempt: u32,
     ) -> Option<Result<(), BrokerError>> {
         let _turn = self.turns.acquire().await;
-        let live = self.connector.alone("examining", attempt).await?;
-        let opened = recipe.open(Arc::clone(&live), offset, 1).await.map(drop);
-        live.close().await;
-        match opened.map_err(|not_open| not_open.why) {
+        let live = match self.connector.alone("examining", attempt).await {
+            Ok(live) => live?,
+            Err(_) => return Some(Ok(())),
+        };
+        let knocking = tokio::spawn(knock(Arc::clone(recipe), live, offset));
+        match knocking.await.unwrap_or(Err(BrokerError::Unavailable.into())).map_err(|not_open| not_open.why) {
             Err(BrokerError::Unavailable) => {
                 if self.suspicion(queue).is_none() {
                     warn!(queue, "the broker ends each connection that begins to read this queue; trying on");
@@ -168,7 +178,7 @@ impl Isolation {
 }
 
 /// Reads what the queue has until it is silent; closing the connection gives it back.
-async fn read(recipe: &Recipe, live: Arc<Live>, offset: Option<i64>) -> Result<(), NotOpen> {
+async fn read(recipe: Arc<Recipe>, live: Arc<Live>, offset: Option<i64>) -> Result<(), NotOpen> {
     let mut reading = recipe.open(Arc::clone(&live), offset, WINDOW).await?;
     let arrivals = async {
         loop {
@@ -183,4 +193,11 @@ async fn read(recipe: &Recipe, live: Arc<Live>, offset: Option<i64>) -> Result<(
     let read = timeout(LONGEST, arrivals).await.unwrap_or(Ok(()));
     live.close().await;
     read
+}
+
+/// Begins to read the queue; closing the connection gives back what came.
+async fn knock(recipe: Arc<Recipe>, live: Arc<Live>, offset: Option<i64>) -> Result<(), NotOpen> {
+    let opened = recipe.open(Arc::clone(&live), offset, 1).await.map(drop);
+    live.close().await;
+    opened
 }

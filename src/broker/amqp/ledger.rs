@@ -61,7 +61,7 @@ impl Ledgers {
 
     /// Whether this can still be settled.
     pub(super) fn holds(&self, delivery: DeliveryId) -> bool {
-        self.of(delivery).is_some_and(|ledger| ledger.lock().position(delivery).is_some())
+        self.of(delivery).is_some_and(|ledger| ledger.lock().holds(delivery))
     }
 
     fn of(&self, delivery: DeliveryId) -> Option<Arc<Ledger>> {
@@ -95,6 +95,11 @@ impl Ledger {
         state.next += 1;
         state.unsettled.push_back(Unsettled { tag, broker_tag, offset, since: Instant::now() });
         tag
+    }
+
+    /// Whether what is not settled comes from a stream.
+    pub(super) fn is_of_stream(&self) -> bool {
+        self.lock().unsettled.front().is_some_and(|first| first.offset.is_some())
     }
 
     /// Since when the first of what is not settled has waited.
@@ -138,6 +143,12 @@ impl Ledger {
 }
 
 impl State {
+    /// Nobody may have told yet that the channel is gone: a subscription that is not read notices nothing.
+    fn holds(&self, delivery: DeliveryId) -> bool {
+        let is_open = self.channel.as_ref().is_some_and(|channel| channel.status().connected());
+        is_open && self.position(delivery).is_some()
+    }
+
     fn position(&self, delivery: DeliveryId) -> Option<usize> {
         self.unsettled.binary_search_by_key(&delivery.tag, |known| known.tag).ok()
     }

@@ -53,7 +53,7 @@ impl AmqpLink {
         connector: Arc<Connector>,
         service: Option<Arc<AmqpLink>>,
     ) -> Self {
-        let common = Common::new(&connector, settings.ack_timeout);
+        let common = Common::new(&connector, settings);
         AmqpLink {
             exchanges: SharedExchanges::new(settings, &common),
             settings: settings.clone(),
@@ -100,7 +100,7 @@ impl AmqpLink {
     }
 
     fn topology(&self) -> &Arc<Topology> {
-        self.topology.get_or_init(|| Arc::new(Topology::new(Arc::clone(self.reading()))))
+        self.topology.get_or_init(|| Arc::new(Topology::new(Arc::clone(self.reading()), self.exchange.as_str())))
     }
 
     fn shared(&self) -> &SharedQueues {

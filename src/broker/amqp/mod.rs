@@ -45,6 +45,8 @@ mod link;
 #[cfg(feature = "amqp")]
 mod names;
 #[cfg(feature = "amqp")]
+mod opening;
+#[cfg(feature = "amqp")]
 mod properties;
 #[cfg(feature = "amqp")]
 mod publisher;

@@ -20,7 +20,7 @@ use tracing::warn;
 
 use super::arguments::Arguments;
 use super::connection::Line;
-use super::errors::{channel_error, short, told};
+use super::errors::{NOT_FOUND, channel_error, short, told};
 use super::names::{self, USER_EXCHANGE};
 use super::properties;
 use super::settings::Settings;
@@ -54,7 +54,7 @@ struct Job {
     alone: bool,
     /// How often the connection broke while it was alone on its way.
     deaths: u32,
-    /// Its queue was gone, and was made once more.
+    /// Its queue or exchange was gone, and was made once more.
     remade: bool,
     /// For its sender, though it was taken.
     warning: Option<Warning>,
@@ -301,8 +301,13 @@ impl Worker {
         for (mut job, error) in failed.into_iter().rev() {
             if !lost && only_one {
                 // Nothing else was on its way: this is what the broker closed the channel for.
-                if let Some(place) = &job.envelope.place {
+                if let (Some(place), Some(NOT_FOUND)) = (&job.envelope.place, channel_error(&error)) {
                     self.topology.forget(place);
+                    if *place == Place::UserExchange && !job.remade {
+                        job.remade = true;
+                        self.again.push_front(job);
+                        continue;
+                    }
                 }
                 let what = match &job.envelope.place {
                     Some(Place::Exchange(name)) => format!("the exchange {name}"),

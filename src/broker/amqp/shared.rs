@@ -3,11 +3,11 @@
 //! Each pattern belongs to one of the queues, by its hash, and is bound and matched there only. A binding stays for a
 //! while when its last reader goes, so that a page that is loaded again costs the broker nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::poll_fn;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ use tracing::warn;
 
 use super::binder::Binder;
 use super::connection::{Line, Live};
-use super::errors::{channel_error, short, told};
+use super::errors::{NOT_FOUND, channel_error, short, told};
 use super::ledger::begin;
 use super::names::{self, USER_EXCHANGE};
 use super::properties;
@@ -46,6 +46,8 @@ struct Shard {
     exchange: ShortString,
     prefetch: u16,
     linger: Duration,
+    /// Time after which the exchanges are looked for.
+    look: Duration,
     index: Mutex<Index>,
     queue: watch::Sender<Queue>,
 }
@@ -79,6 +81,8 @@ struct Bound {
     readers: Vec<(u64, Arc<dyn Subscriber>)>,
     /// Since when there are none.
     idle: Option<Instant>,
+    /// By whom it was bound: a queue that was made since then is not.
+    by: Weak<Binder>,
 }
 
 /// Keeps a shared subscription open.
@@ -105,6 +109,7 @@ impl SharedQueues {
                 exchange: exchange.clone(),
                 prefetch: settings.shared_prefetch,
                 linger: settings.linger,
+                look: settings.heartbeat,
                 index: Mutex::default(),
                 queue: watch::Sender::new(Queue::Opening),
             });
@@ -152,10 +157,18 @@ impl Guard {
         let mut attempt = 0;
         loop {
             let binder = shard.binder().await?;
+            if shard.is_bound(&self.binding, &binder) {
+                return Ok(());
+            }
             match binder.bind(&exchange, &self.binding.key).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    shard.note_bound([&self.binding], &binder);
+                    return Ok(());
+                }
                 Err(error) if channel_error(&error).is_some() => {
-                    shard.topology.forget(&shard.place(&self.binding));
+                    if channel_error(&error) == Some(NOT_FOUND) {
+                        shard.topology.forget(&shard.place(&self.binding));
+                    }
                     // It is not to be asked for again, unless somebody else was let in before.
                     let mut index = shard.index();
                     if index.bindings.get(&self.binding).is_some_and(|bound| bound.readers.len() == 1) {
@@ -187,6 +200,9 @@ impl Drop for Guard {
         if let Some(bound) = index.bindings.get_mut(&self.binding) {
             bound.readers.retain(|(key, _)| *key != self.key);
             bound.idle = bound.readers.is_empty().then(Instant::now);
+            if bound.idle.is_some() && matches!(*self.shard.queue.borrow(), Queue::Refused(_)) {
+                index.bindings.remove(&self.binding); // nobody else would
+            }
         }
         drop(index);
         drop(gone); // its end is no business of our lock
@@ -231,17 +247,18 @@ impl Shard {
             channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
             let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
             channel.queue_declare(queue.clone(), options, none.clone()).await?;
-            let binder = Binder::new(live, queue.clone()).await?;
-            self.bind_all(&binder).await?;
+            // Before it is bound: a queue without a reader would stay if we are not let read it, and collect.
             let options = BasicConsumeOptions::default();
-            let consumer = channel.basic_consume(queue, ShortString::default(), options, none).await?;
-            Ok((channel, consumer, Arc::new(binder)))
+            let consumer = channel.basic_consume(queue.clone(), ShortString::default(), options, none).await?;
+            let binder = Arc::new(Binder::new(live, queue).await?);
+            self.bind_all(&binder).await?;
+            Ok((channel, consumer, binder))
         };
         begun.await.map_err(|error: lapin::Error| told(&error, "the queue of the topic subscriptions"))
     }
 
     /// Binds to all that is read. Whoever reads what the broker refuses now is told, and nobody else.
-    async fn bind_all(&self, binder: &Binder) -> Result<(), lapin::Error> {
+    async fn bind_all(&self, binder: &Arc<Binder>) -> Result<(), lapin::Error> {
         let bindings: Vec<_> = self.index().bindings.keys().cloned().collect();
         if bindings.iter().any(|binding| binding.users) {
             // It was there, and a broker that has lost everything is to have it again. What is wrong is said below.
@@ -249,7 +266,9 @@ impl Shard {
         }
         let addresses: Vec<_> = bindings.iter().map(|binding| self.exchange_of(binding)).collect();
         let asked = addresses.iter().zip(bindings.iter().map(|binding| &binding.key));
-        for (at, error) in binder.bind_all(asked).await? {
+        let refused = binder.bind_all(asked).await?;
+        self.note_bound(&bindings, binder);
+        for (at, error) in refused {
             let refused = self.index().bindings.remove(&bindings[at]);
             let told = told(&error, "the topic");
             warn!(%error, key = %bindings[at].key, "a topic cannot be read any more");
@@ -261,8 +280,10 @@ impl Shard {
     }
 
     /// Passes on what comes, until the channel breaks.
-    async fn read(&self, channel: &Channel, binder: &Binder, consumer: &mut Consumer) {
+    async fn read(&self, channel: &Channel, binder: &Arc<Binder>, consumer: &mut Consumer) {
         let mut tick = tokio::time::interval((self.linger / 2).max(Duration::from_millis(50)));
+        let mut look = tokio::time::interval_at(Instant::now() + self.look, self.look);
+        let mut lost = self.topology.lost();
         loop {
             tokio::select! {
                 biased;
@@ -275,9 +296,27 @@ impl Shard {
                     binder.mend().await;
                     self.unbind_idle(binder);
                 }
+                _ = look.tick() => self.look(),
+                _ = lost.changed() => {
+                    if self.bind_all(binder).await.is_err() {
+                        return;
+                    }
+                    self.everybody().iter().for_each(|subscriber| subscriber.restored());
+                }
                 () = self.line.connector().closed() => return,
             }
         }
+    }
+
+    /// A broker does not say that an exchange was deleted, and its bindings with it.
+    fn look(&self) {
+        let places: HashSet<_> = self.index().bindings.keys().map(|binding| self.place(binding)).collect();
+        let topology = Arc::clone(&self.topology);
+        tokio::spawn(async move {
+            for place in places {
+                topology.look(&place).await;
+            }
+        });
     }
 
     /// Passes on what is there, and returns the tag of the last; `None` when nothing comes any more.
@@ -329,6 +368,19 @@ impl Shard {
         // Handed over to lapin under the lock: so whoever binds again comes after this on the channel.
         let unbind = |binding: &Binding| binder.unbind(self.exchange_of(binding), binding.key.clone());
         index.bindings.retain(|binding, bound| !over(bound) || !unbind(binding));
+    }
+
+    fn is_bound(&self, binding: &Binding, binder: &Arc<Binder>) -> bool {
+        self.index().bindings.get(binding).is_some_and(|bound| std::ptr::eq(bound.by.as_ptr(), Arc::as_ptr(binder)))
+    }
+
+    fn note_bound<'a>(&self, bindings: impl IntoIterator<Item = &'a Binding>, binder: &Arc<Binder>) {
+        let mut index = self.index();
+        for binding in bindings {
+            if let Some(bound) = index.bindings.get_mut(binding) {
+                bound.by = Arc::downgrade(binder);
+            }
+        }
     }
 
     fn place(&self, binding: &Binding) -> Place {

@@ -147,12 +147,7 @@ impl Recipe {
     }
 
     /// Sees to its queue and begins to read it; a stream at `offset`, if it has been read before.
-    pub(super) async fn open(
-        &self,
-        live: Arc<Live>,
-        offset: Option<i64>,
-        prefetch: u16,
-    ) -> Result<Reading, NotOpen> {
+    pub(super) async fn open(&self, live: Arc<Live>, offset: Option<i64>, prefetch: u16) -> Result<Reading, NotOpen> {
         let Prepared { bind_to, warning } = self.prepare().await?;
         let name = match &self.queue {
             Some(name) => name.clone(),
@@ -165,14 +160,15 @@ impl Recipe {
             if self.is_transient() {
                 declare(&channel, &queue, &self.arguments.queue).await?;
             }
-            if let Some((exchange, key)) = bind_to {
-                let (options, none) = (QueueBindOptions::default(), FieldTable::default());
-                channel.queue_bind(queue.clone(), exchange, key, options, none).await?;
-            }
+            // Before it is bound: a queue without a reader would stay if it cannot be, and collect.
             let exclusive = matches!(self.source, Source::Durable(..));
             let options = BasicConsumeOptions { exclusive, ..BasicConsumeOptions::default() };
             let arguments = self.arguments.of_consumer(offset);
             let consumer = channel.basic_consume(queue.clone(), ShortString::default(), options, arguments).await?;
+            if let Some((exchange, key)) = bind_to {
+                let (options, none) = (QueueBindOptions::default(), FieldTable::default());
+                channel.queue_bind(queue.clone(), exchange, key, options, none).await?;
+            }
             Ok((channel, consumer))
         };
         match opened.await {

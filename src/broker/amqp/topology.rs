@@ -10,7 +10,8 @@ use lapin::options::{
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
-use tokio::sync::MappedMutexGuard;
+use tokio::sync::{MappedMutexGuard, watch};
+use tracing::warn;
 
 use super::connection::Line;
 use super::errors::{PRECONDITION_FAILED, channel_error, short, told};
@@ -27,6 +28,10 @@ pub(super) struct Topology {
     line: Arc<Line>,
     scratch: tokio::sync::Mutex<Option<Channel>>,
     known: Mutex<Known>,
+    /// The exchange of all topics.
+    topics: Place,
+    /// How often the exchange of all topics, or of users, was found to be gone; and with it what was bound to it.
+    lost: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -60,13 +65,35 @@ pub(super) enum Place {
 
 impl Topology {
     /// Nothing known yet.
-    pub(super) fn new(line: Arc<Line>) -> Self {
-        Topology { line, scratch: tokio::sync::Mutex::default(), known: Mutex::default() }
+    pub(super) fn new(line: Arc<Line>, topics: &str) -> Self {
+        let (topics, lost) = (Place::Exchange(topics.into()), watch::Sender::new(0));
+        Topology { line, scratch: tokio::sync::Mutex::default(), known: Mutex::default(), topics, lost }
     }
 
     /// This has been found to be gone.
     pub(super) fn forget(&self, place: &Place) {
-        self.known().places.remove(place);
+        let was_known = self.known().places.remove(place).is_some();
+        if was_known && (*place == self.topics || *place == Place::UserExchange) {
+            self.lost.send_modify(|times| *times += 1);
+        }
+    }
+
+    /// Changes when an exchange that many read from was found to be gone: what was bound to it is to be bound again.
+    pub(super) fn lost(&self) -> watch::Receiver<u64> {
+        self.lost.subscribe()
+    }
+
+    /// Whether an exchange that was there still is; if not, it is forgotten.
+    pub(super) async fn look(&self, place: &Place) {
+        let name = match place {
+            Place::Exchange(name) => name,
+            Place::UserExchange => USER_EXCHANGE,
+            Place::Queue(_) | Place::ExistingQueue(_) => return,
+        };
+        if let Err(BrokerError::NotFound(what)) = self.find_exchange(name).await {
+            warn!("{what} is gone");
+            self.forget(place);
+        }
     }
 
     /// It is there, or is made now. Waits for the broker if need be.
@@ -76,13 +103,15 @@ impl Topology {
         {
             return Ok(if arguments.inner().is_empty() { None } else { found.warning.clone() });
         }
+        let mut attempt = 0;
         let (generation, warning) = loop {
             let live = self.line.up().await?;
             match self.ensure_now(place, arguments).await {
-                Err(BrokerError::Unavailable) => self.line.connector().pause(0).await,
+                Err(BrokerError::Unavailable) => self.line.connector().pause(attempt).await,
                 Err(refused) => return Err(refused),
                 Ok(warning) => break (live.generation, warning),
             }
+            attempt += 1;
         };
         let mut known = self.known();
         if known.generation != generation || known.places.len() >= MAX_KNOWN {
@@ -96,12 +125,7 @@ impl Topology {
         match place {
             Place::Queue(name) => return self.declare_queue(name, arguments, false).await,
             Place::ExistingQueue(name) => self.find_queue(name).await?,
-            Place::Exchange(name) => {
-                let (what, name) = (format!("the exchange {name}"), short(name, "the name of the exchange")?);
-                let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-                let declared = self.scratch().await?.exchange_declare(name, ExchangeKind::Topic, options, none()).await;
-                declared.map_err(|error| told(&error, &what))?;
-            }
+            Place::Exchange(name) => self.find_exchange(name).await?,
             // It belongs to the service account, over whose link everything goes that is sent to users.
             Place::UserExchange if self.line.connector().is_of_user() => {}
             Place::UserExchange => {
@@ -112,6 +136,13 @@ impl Topology {
             }
         }
         Ok(None)
+    }
+
+    async fn find_exchange(&self, name: &str) -> Result<(), BrokerError> {
+        let (what, name) = (format!("the exchange {name}"), short(name, "the name of the exchange")?);
+        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let found = self.scratch().await?.exchange_declare(name, ExchangeKind::Topic, options, none()).await;
+        found.map_err(|error| told(&error, &what))
     }
 
     async fn find_queue(&self, name: &str) -> Result<(), BrokerError> {
@@ -168,11 +199,14 @@ impl Topology {
             self.delete_exchange(&name).await?;
             self.declare_marked(&name, &key).await?;
         }
-        let scratch = self.scratch().await?;
         let (bind, bind_exchange) = (QueueBindOptions::default(), ExchangeBindOptions::default());
+        let live = self.line.up().await?;
         let bound = async {
-            scratch.queue_bind(name.clone(), name.clone(), ShortString::default(), bind, none()).await?;
-            scratch.exchange_bind(name.clone(), topics, key, bind_exchange, none()).await
+            // A channel remembers all that was ever bound on it, again and again if need be; so it is not kept.
+            let channel = live.channel().await?;
+            channel.queue_bind(name.clone(), name.clone(), ShortString::default(), bind, none()).await?;
+            channel.exchange_bind(name.clone(), topics, key, bind_exchange, none()).await?;
+            channel.close(200, "done".into()).await
         };
         bound.await.map_err(|error| told(&error, DURABLE))?;
         Ok(warning)
