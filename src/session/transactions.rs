@@ -99,7 +99,7 @@ impl Transactions {
 
     /// What has been sent in all of them.
     pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
-        self.0.iter().flat_map(|open| &open.messages)
+        self.open.iter().flat_map(|open| &open.messages)
     }
 
     /// Refuses a frame whose transaction is not open.
