@@ -59,7 +59,8 @@ Examples:
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let command = arguments.command.unwrap_or(Command::Run);
-    let loaded = match Config::load(&arguments.sources()) {
+    let sources = arguments.sources();
+    let loaded = match Config::load(&sources) {
         Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("stompgate: {error}");
@@ -67,7 +68,7 @@ fn main() -> ExitCode {
         }
     };
     match command {
-        Command::Run => run(loaded),
+        Command::Run => run(loaded, sources),
         Command::Check => {
             let server = &loaded.config.server;
             let scheme = if server.tls.files().is_some() { "wss" } else { "ws" };
@@ -94,12 +95,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(Loaded { config, .. }: Loaded) -> ExitCode {
+fn run(Loaded { config, .. }: Loaded, sources: Sources) -> ExitCode {
     let log = telemetry::start(&config.log);
+    let read = move || Config::load(&sources).map(|loaded| loaded.config).map_err(|error| error.to_string());
     let result = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .and_then(|runtime| runtime.block_on(gateway::run(config, log)));
+        .and_then(|runtime| runtime.block_on(gateway::run(config, log, read)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,5 +1,6 @@
 //! The settings in force, as text.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use figment::value::Value;
@@ -27,6 +28,20 @@ impl Loaded {
         }
         text
     }
+}
+
+/// The keys of all settings that differ.
+pub(super) fn differences(one: &Config, other: &Config) -> Vec<String> {
+    let tree = |config| Value::serialize(config).expect("settings are plain data with string keys");
+    let (one, other) = (tree(one), tree(other));
+    let keys: BTreeSet<_> = known_keys(&one).into_iter().chain(known_keys(&other)).collect();
+    // A value carries a tag with it; only the data counts.
+    let differs = |key: &String| match (one.find_ref(key), other.find_ref(key)) {
+        (Some(one), Some(other)) => toml::Value::try_from(one).ok() != toml::Value::try_from(other).ok(),
+        (None, None) => false,
+        _ => true,
+    };
+    keys.into_iter().filter(differs).collect()
 }
 
 /// Whether the value of this key must not be shown.

@@ -111,6 +111,11 @@ impl Config {
         faults.into_result()
     }
 
+    /// The keys of all settings that differ, in order. A list is one setting.
+    pub fn differences(&self, other: &Config) -> Vec<String> {
+        effective::differences(self, other)
+    }
+
     /// How destinations are read: `destination.separators`, and for RabbitMQ `broker.amqp.topic_slash`.
     pub fn separators(&self) -> Separators {
         if self.rejects_slash() { Separators::NoSlashInTopics } else { self.destination.separators }

@@ -4,9 +4,12 @@ use std::io;
 use std::sync::Arc;
 
 use super::Gateway;
+use super::reload::Read;
 use crate::auth::{Authenticator, authenticator};
 use crate::chain::{Answer, Chain, Failure, Interceptor, Request, Route, Routes, handler};
 use crate::config::Config;
+use crate::server::Live;
+use crate::settings::Faults;
 use crate::telemetry::Log;
 
 /// A gateway that has not been started yet: its settings, and what a program adds to them.
@@ -30,11 +33,19 @@ pub struct Builder {
     interceptors: Vec<Arc<dyn Interceptor>>,
     routes: Vec<Result<Route, String>>,
     log: Log,
+    read: Option<Read>,
 }
 
 impl Builder {
     pub(super) fn new(config: Config) -> Self {
-        Builder { config, authenticator: None, interceptors: Vec::new(), routes: Vec::new(), log: Log::default() }
+        Builder {
+            config,
+            authenticator: None,
+            interceptors: Vec::new(),
+            routes: Vec::new(),
+            log: Log::default(),
+            read: None,
+        }
     }
 
     /// Answers a destination such as `/app/orders/{id}` with this function. What it returns goes to `/topic/` and what
@@ -76,24 +87,50 @@ impl Builder {
         self
     }
 
+    /// Reads the settings again with this when an operator asks for it (`POST /reload`, SIGHUP). Without it they stay.
+    pub fn reloading(mut self, read: impl Fn() -> Result<Config, String> + Send + Sync + 'static) -> Self {
+        self.read = Some(Arc::new(read));
+        self
+    }
+
     /// Starts it, inside a tokio runtime. When this returns, it accepts clients.
     ///
     /// # Errors
     /// Settings that cannot be carried out: an address in use, a certificate that is none, a pattern that is none. The
     /// text names the setting.
     pub fn start(self) -> io::Result<Gateway> {
-        let Builder { config, authenticator: own, mut interceptors, routes, log } = self;
+        let Builder { config, authenticator, interceptors, routes, log, read } = self;
         let routes = routes.into_iter().collect::<Result<Vec<_>, _>>();
-        let mut routes = routes.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
-        let configured = config.app.routes(config.separators());
-        routes.extend(configured.map_err(|faults| io::Error::new(io::ErrorKind::InvalidInput, faults))?);
-        let observers = config.app.observers();
-        interceptors.extend(observers.map_err(|faults| io::Error::new(io::ErrorKind::InvalidInput, faults))?);
+        let routes = routes.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        Gateway::build(config, Program { authenticator, interceptors, routes }, log, read)
+    }
+}
+
+/// What a program adds to the settings.
+pub(super) struct Program {
+    authenticator: Option<Arc<dyn Authenticator>>,
+    interceptors: Vec<Arc<dyn Interceptor>>,
+    routes: Vec<Route>,
+}
+
+impl Program {
+    /// What these settings, and the program, make of all that a reload can change.
+    pub(super) fn live(&self, config: &Config) -> io::Result<Live> {
+        let authenticator = self.authenticator.clone().unwrap_or_else(|| authenticator(&config.auth));
+        let rules = config.rules().map_err(|faults| io::Error::new(io::ErrorKind::InvalidInput, faults))?;
+        let (server, session, outbox) = (config.server.clone(), config.session.clone(), config.outbox.clone());
+        Live::new(server, session, outbox, config.auth.max_sessions_per_user, rules, authenticator, self.chain(config)?)
+    }
+
+    fn chain(&self, config: &Config) -> io::Result<Chain> {
+        let invalid = |faults: Faults| io::Error::new(io::ErrorKind::InvalidInput, faults);
+        let mut routes = self.routes.clone();
+        routes.extend(config.app.routes(config.separators()).map_err(invalid)?);
+        let mut interceptors = self.interceptors.clone();
+        interceptors.extend(config.app.observers().map_err(invalid)?);
         if !routes.is_empty() {
             interceptors.push(Arc::new(Routes::new(routes)));
         }
-        let chain = Chain::new(interceptors, &config.app);
-        let authenticator = own.unwrap_or_else(|| authenticator(&config.auth));
-        Gateway::build(config, authenticator, chain, log)
+        Ok(Chain::new(interceptors, &config.app))
     }
 }

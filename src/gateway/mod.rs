@@ -1,6 +1,7 @@
 //! Builds the parts from a [`Config`], joins them, and runs until shutdown.
 
 mod builder;
+mod reload;
 mod supervisor;
 
 use std::io;
@@ -13,15 +14,15 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use crate::auth::Authenticator;
 use crate::broker::{self, Broker, LinkState};
-use crate::chain::Chain;
 use crate::config::Config;
-use crate::server::admin::{self, Admin};
+use crate::server::admin::{self, Admin, Reload, Reloaded, UNREADABLE};
 use crate::server::{Parts, Server, Services};
 use crate::telemetry::Log;
 
 pub use builder::Builder;
+use builder::Program;
+use reload::{Read, Reloader};
 
 /// A running gateway.
 pub struct Gateway {
@@ -31,6 +32,7 @@ pub struct Gateway {
     admin: Option<Operators>,
     services: Arc<Services>,
     broker: Arc<dyn Broker>,
+    reload: Option<Arc<dyn Reload>>,
 }
 
 /// The port for operators; it answers until this is dropped.
@@ -53,29 +55,35 @@ impl Gateway {
         Builder::new(config)
     }
 
-    fn build(config: Config, authenticator: Arc<dyn Authenticator>, chain: Chain, log: Log) -> io::Result<Gateway> {
+    fn build(config: Config, program: Program, log: Log, read: Option<Read>) -> io::Result<Gateway> {
         let broker = broker::connect(&config.broker, config.auth.cache).map_err(io::Error::other)?;
-        let rules = config.rules().map_err(|faults| io::Error::new(io::ErrorKind::InvalidInput, faults))?;
         let scheme = if config.server.tls.files().is_some() { "wss" } else { "ws" };
         let path = config.server.path.clone();
         let server = Server::bind(Parts {
+            live: program.live(&config)?,
             separators: config.separators(),
-            node: config.node.name.unwrap_or_else(random_name),
-            max_sessions_per_user: config.auth.max_sessions_per_user,
-            authenticator,
-            chain,
-            log,
-            rules,
+            node: config.node.name.clone().unwrap_or_else(random_name),
             broker: Arc::clone(&broker),
-            server: config.server,
-            session: config.session,
-            outbox: config.outbox,
+            log: log.clone(),
         })?;
         let address = server.address()?;
         let services = server.services();
-        let admin = config.admin.enabled.then(|| Operators::start(config.admin, &services)).transpose()?;
+        let admin = config.admin.clone();
+        let reload: Option<Arc<dyn Reload>> = match read {
+            Some(read) => Some(Arc::new(Reloader::new(read, program, Arc::clone(&services), log, config))),
+            None => None,
+        };
+        let admin = admin.enabled.then(|| Operators::start(admin, &services, reload.clone())).transpose()?;
         let accepting = tokio::spawn(server.accept());
-        Ok(Gateway { address, url: format!("{scheme}://{address}{path}"), accepting, admin, services, broker })
+        Ok(Gateway { address, url: format!("{scheme}://{address}{path}"), accepting, admin, services, broker, reload })
+    }
+
+    /// Reads the settings again, and puts in force what can be; see [`Builder::reloading`].
+    ///
+    /// # Errors
+    /// Why everything stays as it was.
+    pub fn reload(&self) -> Result<Reloaded, String> {
+        self.reload.as_ref().map_or_else(|| Err(UNREADABLE.to_owned()), |reload| reload.reload())
     }
 
     /// Where it listens.
@@ -100,7 +108,7 @@ impl Gateway {
 
     /// The longest time that [`Gateway::shut_down`] takes, but for the broker's end.
     fn shutdown_time(&self) -> Duration {
-        let server = &self.services.server;
+        let server = &self.services.live().server;
         server.drain_grace + server.drain_window + server.shutdown_timeout
     }
 
@@ -118,7 +126,7 @@ impl Gateway {
     /// with 1012, in waves over `server.drain_window`, and ends the broker's links.
     pub async fn shut_down(self) {
         self.services.begin_draining();
-        tokio::time::sleep(self.services.server.drain_grace).await;
+        tokio::time::sleep(self.services.live().server.drain_grace).await;
         self.accepting.abort();
         let left = self.services.shut_down().await;
         if left > 0 {
@@ -129,8 +137,8 @@ impl Gateway {
 }
 
 impl Operators {
-    fn start(settings: admin::Settings, services: &Arc<Services>) -> io::Result<Self> {
-        let admin = Admin::bind(settings, Arc::clone(services))?;
+    fn start(settings: admin::Settings, services: &Arc<Services>, reload: Option<Arc<dyn Reload>>) -> io::Result<Self> {
+        let admin = Admin::bind(settings, Arc::clone(services), reload)?;
         let address = admin.address()?;
         Ok(Operators { address, serving: tokio::spawn(admin.serve()) })
     }
@@ -142,20 +150,33 @@ impl Drop for Operators {
     }
 }
 
-/// Runs a gateway until SIGTERM or Ctrl-C, then shuts it down. A second signal ends the process at once.
+/// Runs a gateway until SIGTERM or Ctrl-C, then shuts it down. A second signal ends the process at once. SIGHUP has `read`
+/// read the settings again.
 ///
 /// # Errors
 /// As [`Gateway::start`].
-pub async fn run(config: Config, log: Log) -> io::Result<()> {
+pub async fn run(
+    config: Config,
+    log: Log,
+    read: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
+) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let gateway = Gateway::builder(config).log(log).start()?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let gateway = Gateway::builder(config).log(log).reloading(read).start()?;
     let admin = gateway.admin_address().map(|address| format!(" (metrics and health: http://{address})"));
     println!("listening on {}{}", gateway.url(), admin.unwrap_or_default());
     let _watchdog = supervisor::ready(gateway.url());
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => {
+                supervisor::reloading();
+                let _ = gateway.reload(); // which logs what came of it
+                supervisor::reloaded();
+            }
+        }
     }
     supervisor::stopping(gateway.shutdown_time());
     info!(clients = gateway.connections(), "shutting down; a second signal ends the process at once");

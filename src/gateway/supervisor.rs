@@ -18,6 +18,19 @@ pub(super) fn ready(status: &str) -> Watchdog {
     Watchdog(sd_notify::watchdog_enabled().map(|within| tokio::spawn(keep_content(within / 2))))
 }
 
+/// The program reads its settings again.
+pub(super) fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "systemd could not be told"),
+    }
+}
+
+/// It has read them, and goes on.
+pub(super) fn reloaded() {
+    tell(&[NotifyState::Ready]);
+}
+
 /// The program stops, which may take up to `within`.
 pub(super) fn stopping(within: Duration) {
     let microseconds = u32::try_from(within.as_micros()).unwrap_or(u32::MAX);

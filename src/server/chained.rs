@@ -14,6 +14,8 @@ use crate::session::{Done, Request, SubscriptionKey, Ticket};
 pub(super) struct Chained {
     pub(super) chain: Chain,
     pub(super) context: Arc<Context>,
+    /// The chain that let the client in, and so learns that it is gone; a reload may have put another in its place.
+    admitted_by: Option<Chain>,
 }
 
 /// Something whose end the session awaits, while it goes on with other frames.
@@ -34,7 +36,19 @@ impl Chained {
     /// When the chain refuses it.
     pub(super) async fn connect(chain: &Chain, mut context: Context) -> Result<Self, Refusal> {
         context.principal = chain.connect(&context).await?;
-        Ok(Chained { chain: chain.clone(), context: Arc::new(context) })
+        Ok(Chained { chain: chain.clone(), context: Arc::new(context), admitted_by: Some(chain.clone()) })
+    }
+
+    /// For a client that came before there was a chain.
+    pub(super) fn late(chain: Chain, context: Context) -> Self {
+        Chained { chain, context: Arc::new(context), admitted_by: None }
+    }
+
+    /// The client is gone, for this reason.
+    pub(super) async fn disconnect(&self, cause: &str) {
+        if let Some(chain) = &self.admitted_by {
+            chain.disconnect(cause, &self.context).await;
+        }
     }
 
     /// Nothing, if there is no interceptor: then nobody is asked again.

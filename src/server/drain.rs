@@ -20,7 +20,8 @@ impl Services {
     /// `server.shutdown_timeout` at most. Returns how many were still there then.
     pub async fn shut_down(&self) -> usize {
         let clients = self.registry.close();
-        let window = self.server.drain_window;
+        let server = &self.live().server;
+        let window = server.drain_window;
         let most = usize::try_from(window.as_millis() / WAVE.as_millis()).unwrap_or(usize::MAX);
         let size = clients.len().div_ceil(most.max(1)).max(1);
         let waves = clients.len().div_ceil(size).max(1);
@@ -34,7 +35,7 @@ impl Services {
                 outbox.signal(Signal::Shutdown);
             }
         }
-        let _ = timeout(self.server.shutdown_timeout, self.registry.emptied()).await;
+        let _ = timeout(server.shutdown_timeout, self.registry.emptied()).await;
         self.registry.len()
     }
 }

@@ -5,6 +5,7 @@ mod chained;
 mod connection;
 mod consumers;
 mod drain;
+mod live;
 mod operation;
 mod origin;
 mod registry;
@@ -28,23 +29,18 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_rustls::TlsAcceptor;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tracing::{debug, warn};
 
-use crate::access::Rules;
-use crate::auth::Authenticator;
 use crate::broker::{Broker, LinkState};
-use crate::chain::Chain;
+use crate::hub::Hub;
 use crate::hub::outbox::Outbox;
-use crate::hub::{self, Hub};
-use crate::message::{Handlers, Refusal, Separators, Text};
+use crate::message::{Refusal, Separators, Text};
 use crate::metrics::{Handshake, Metrics};
-use crate::session;
 use crate::telemetry::Log;
 
 use connection::Connection;
-use registry::{Limits, Registration, Registry};
+pub use live::Live;
+use registry::{Registration, Registry};
 pub use settings::{Settings, Tls};
 use socket::Socket;
 use stream::Stream;
@@ -58,26 +54,15 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What every client's task works with.
 pub struct Services {
-    /// `[server]`.
-    pub server: Settings,
-    /// `[session]`.
-    pub session: Arc<session::Settings>,
-    /// `[outbox]`.
-    pub outbox: Arc<hub::Settings>,
+    live: RwLock<Arc<Live>>,
+    /// Places for sockets, those that are only told that there are too many among them.
+    sockets: Arc<Semaphore>,
     /// `[destination] separators`.
     pub separators: Separators,
     /// Begins the name of every session.
     pub node: String,
-    /// Finds out who a client is.
-    pub authenticator: Arc<dyn Authenticator>,
     /// Where links come from.
     pub broker: Arc<dyn Broker>,
-    /// The interceptors.
-    pub chain: Chain,
-    /// The same, as sessions see it.
-    pub handlers: Arc<dyn Handlers>,
-    /// Who may send and subscribe where: of sessions that begin now.
-    rules: RwLock<Arc<Rules>>,
     /// The shared subscriptions.
     pub hub: Hub,
     /// What is counted.
@@ -89,34 +74,21 @@ pub struct Services {
 
 /// Everything that [`Services`] is made of.
 pub struct Parts {
-    /// `[server]`.
-    pub server: Settings,
-    /// `[session]`.
-    pub session: session::Settings,
-    /// `[outbox]`.
-    pub outbox: hub::Settings,
+    /// What a reload can change.
+    pub live: Live,
     /// `[destination] separators`.
     pub separators: Separators,
     /// Begins the name of every session.
     pub node: String,
-    /// `[auth] max_sessions_per_user`.
-    pub max_sessions_per_user: usize,
-    /// Finds out who a client is.
-    pub authenticator: Arc<dyn Authenticator>,
     /// Where links come from.
     pub broker: Arc<dyn Broker>,
-    /// The interceptors.
-    pub chain: Chain,
     /// What is logged.
     pub log: Log,
-    /// Who may send and subscribe where.
-    pub rules: Rules,
 }
 
 /// A listening socket and what serves its clients.
 pub struct Server {
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
     services: Arc<Services>,
 }
 
@@ -135,34 +107,23 @@ impl Server {
     /// Listens, without accepting anyone yet.
     ///
     /// # Errors
-    /// An address that cannot be had, or TLS files that cannot be used; the text names the setting.
+    /// An address that cannot be had; the text names the setting.
     pub fn bind(parts: Parts) -> io::Result<Server> {
-        let tls = parts.server.tls.files().map(|(certificate, key)| tls::acceptor(certificate, key)).transpose()?;
-        let listener = listen(parts.server.listen, "server.listen")?;
-        let limits = Limits {
-            all: parts.server.max_connections,
-            per_address: parts.server.max_connections_per_address,
-            per_user: parts.max_sessions_per_user,
-        };
-        let outbox = Arc::new(parts.outbox);
+        let Parts { live, separators, node, broker, log } = parts;
+        let listener = listen(live.server.listen, "server.listen")?;
         let metrics = Arc::new(Metrics::new());
         let services = Services {
-            server: parts.server,
-            session: Arc::new(parts.session),
-            hub: Hub::new(&outbox, parts.separators, Arc::clone(&metrics)),
+            hub: Hub::new(&live.outbox, separators, Arc::clone(&metrics)),
+            registry: Arc::new(Registry::new(live.limits())),
+            sockets: Arc::new(Semaphore::new(live.sockets())),
+            live: RwLock::new(Arc::new(live)),
             metrics,
-            outbox,
-            separators: parts.separators,
-            node: parts.node,
-            authenticator: parts.authenticator,
-            broker: parts.broker,
-            handlers: Arc::new(parts.chain.clone()),
-            chain: parts.chain,
-            log: parts.log,
-            rules: RwLock::new(Arc::new(parts.rules)),
-            registry: Arc::new(Registry::new(limits)),
+            separators,
+            node,
+            broker,
+            log,
         };
-        Ok(Server { listener, tls, services: Arc::new(services) })
+        Ok(Server { listener, services: Arc::new(services) })
     }
 
     /// Where it listens; with port 0 in the settings, the port that the system chose.
@@ -177,7 +138,6 @@ impl Server {
 
     /// Accepts clients until this future is dropped. The clients live on; [`Services::shut_down`] ends them.
     pub async fn accept(self) {
-        let sockets = Arc::new(Semaphore::new(self.services.server.max_connections + SPARE_CONNECTIONS));
         loop {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -187,15 +147,15 @@ impl Server {
                     continue;
                 }
             };
-            let Ok(permit) = Arc::clone(&sockets).try_acquire_owned() else {
+            let Ok(permit) = Arc::clone(&self.services.sockets).try_acquire_owned() else {
                 self.services.metrics.handshake(Handshake::Overload);
                 debug!(%peer, "closed at once: too many connections (server.max_connections)");
                 continue;
             };
-            let (services, tls) = (Arc::clone(&self.services), self.tls.clone());
+            let (services, live) = (Arc::clone(&self.services), self.services.live());
             tokio::spawn(async move {
-                let within = services.server.handshake_timeout;
-                match tokio::time::timeout(within, serve(&services, tls, stream, peer, permit)).await {
+                let within = live.server.handshake_timeout;
+                match tokio::time::timeout(within, serve(&services, &live, stream, peer, permit)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => {
                         services.metrics.handshake(Handshake::Failed);
@@ -212,14 +172,28 @@ impl Server {
 }
 
 impl Services {
+    /// What a reload can change, as it is now.
+    pub fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on this holds. Limits and authentication are for the clients that come; rules, routes and
+    /// handlers for all.
+    pub fn apply(&self, live: Live) {
+        let live = Arc::new(live);
+        self.registry.set_limits(live.limits());
+        let before =
+            std::mem::replace(&mut *self.live.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&live));
+        match live.sockets().checked_sub(before.sockets()) {
+            Some(more) => self.sockets.add_permits(more),
+            None => drop(self.sockets.forget_permits(before.sockets() - live.sockets())),
+        }
+        self.registry.wake_all();
+    }
+
     /// Clients that are connected.
     pub fn connections(&self) -> usize {
         self.registry.len()
-    }
-
-    /// Who may send and subscribe where.
-    pub fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether the gateway is about to stop.
@@ -230,20 +204,6 @@ impl Services {
     /// Whether the broker can be used.
     pub fn broker_state(&self) -> LinkState {
         *self.broker.state().borrow()
-    }
-
-    /// Bytes of the largest WebSocket message: the largest frame, with room for command and line ends.
-    fn max_websocket_message(&self) -> usize {
-        self.session.max_body + self.session.max_header_bytes + 1024
-    }
-
-    fn websocket_config(&self) -> WebSocketConfig {
-        let largest = self.max_websocket_message();
-        WebSocketConfig::default()
-            .read_buffer_size(self.server.read_buffer)
-            .write_buffer_size(self.server.write_buffer)
-            .max_message_size(Some(largest))
-            .max_frame_size(Some(largest))
     }
 }
 
@@ -261,20 +221,20 @@ fn listen(address: SocketAddr, key: &str) -> io::Result<TcpListener> {
 /// One socket, from TLS to the answer that makes it a WebSocket or does not.
 async fn serve(
     services: &Arc<Services>,
-    tls: Option<TlsAcceptor>,
+    live: &Arc<Live>,
     socket: TcpStream,
     peer: SocketAddr,
     permit: OwnedSemaphorePermit,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     socket.set_nodelay(true)?;
-    let stream = match tls {
+    let stream = match &live.tls {
         Some(tls) => Stream::from(tls.accept(socket).await?),
         None => Stream::from(socket),
     };
-    let within = services.server.handshake_timeout;
+    let within = live.server.handshake_timeout;
     let permit = std::sync::Mutex::new(Some(permit));
     let service = service_fn(|request: hyper::Request<Incoming>| {
-        let answer = websocket_or_not(services, peer, request, &permit);
+        let answer = websocket_or_not(services, live, peer, request, &permit);
         async move { Ok::<_, Infallible>(answer) }
     });
     http1::Builder::new()
@@ -290,12 +250,13 @@ async fn serve(
 /// Answers one request. A 101 takes the socket's permit along to the task of the client that it makes.
 fn websocket_or_not(
     services: &Arc<Services>,
+    live: &Arc<Live>,
     peer: SocketAddr,
     request: hyper::Request<Incoming>,
     permit: &std::sync::Mutex<Option<OwnedSemaphorePermit>>,
 ) -> websocket::Answer {
     let (parts, body) = request.into_parts();
-    let answer = match websocket::answer(&parts, &services.server) {
+    let answer = match websocket::answer(&parts, &live.server) {
         Ok(answer) => answer,
         Err(answer) => {
             services.metrics.handshake(Handshake::Refused);
@@ -307,13 +268,14 @@ fn websocket_or_not(
     if let Some(permit) = taken {
         let request = hyper::Request::from_parts(parts, body);
         // A task of its own: the one that served HTTP would keep its buffers for as long as the client stays.
-        tokio::spawn(upgrade(Arc::clone(services), peer, request, permit));
+        tokio::spawn(upgrade(Arc::clone(services), Arc::clone(live), peer, request, permit));
     }
     answer
 }
 
 async fn upgrade(
     services: Arc<Services>,
+    live: Arc<Live>,
     peer: SocketAddr,
     request: hyper::Request<Incoming>,
     permit: OwnedSemaphorePermit,
@@ -324,15 +286,20 @@ async fn upgrade(
         Err(error) => return debug!(%peer, %error, "upgrade failed"),
     };
     services.metrics.handshake(Handshake::Upgraded);
-    let socket = Socket::new(stream, &early, services.websocket_config()).await;
+    let socket = Socket::new(stream, &early, live.websocket_config()).await;
     drop(early);
-    let (client, refused) = admit(&services, peer, permit);
+    let (client, refused) = admit(&services, &live, peer, permit);
     // Boxed by a function of its own, so that what only the upgrade needs is not kept beside the client.
-    tokio::spawn(run(Box::new(Connection::new(services, client, socket)), refused));
+    tokio::spawn(run(Box::new(Connection::new(services, live, client, socket)), refused));
 }
 
-fn admit(services: &Arc<Services>, peer: SocketAddr, permit: OwnedSemaphorePermit) -> (Client, Option<Refusal>) {
-    let outbox = Arc::new(Outbox::new(Arc::clone(&services.outbox), Arc::clone(&services.metrics)));
+fn admit(
+    services: &Arc<Services>,
+    live: &Live,
+    peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
+) -> (Client, Option<Refusal>) {
+    let outbox = Arc::new(Outbox::new(Arc::clone(&live.outbox), Arc::clone(&services.metrics)));
     let (registration, refused) = services.registry.register(peer, Arc::clone(&outbox));
     let id = Text::from(format!("{}-{}", services.node, registration.number()));
     (Client { id, peer, outbox, registration, permit }, refused)

@@ -51,12 +51,13 @@ pub(super) fn authenticate(
 ) -> Operation {
     Box::pin(async move {
         let result = async {
-            let principal = services.authenticator.authenticate(&credentials, &session).await?;
+            let live = services.live();
+            let principal = live.authenticator.authenticate(&credentials, &session).await?;
             let Credentials { host: tenant, passcode, .. } = credentials;
             let identity = Identity { principal: principal.clone(), tenant: tenant.clone(), passcode };
             // The broker first: it may be the one that knows the passcode.
             let link = services.broker.link(&identity).await?;
-            let chained = Chained::connect(&services.chain, Context { session, principal, peer, tenant }).await?;
+            let chained = Chained::connect(&live.chain, Context { session, principal, peer, tenant }).await?;
             Ok((chained.context.principal.clone(), link, chained.into_used()))
         };
         Completed::Authenticated(ticket, result.await)

@@ -15,13 +15,12 @@ use crate::session::Overview;
 /// All connections. A std mutex, short sections, nothing called while it is held but an outbox.
 #[derive(Debug)]
 pub(super) struct Registry {
-    limits: Limits,
     connections: Mutex<Connections>,
     empty: Notify,
 }
 
 /// How many connections there may be; 0 is no limit.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Limits {
     pub(super) all: usize,
     pub(super) per_address: usize,
@@ -30,6 +29,7 @@ pub(super) struct Limits {
 
 #[derive(Debug, Default)]
 struct Connections {
+    limits: Limits,
     next: u64,
     /// In the order in which they came.
     clients: BTreeMap<u64, Client>,
@@ -87,7 +87,7 @@ pub(super) struct Registration {
 
 impl Registry {
     pub(super) fn new(limits: Limits) -> Self {
-        Registry { limits, connections: Mutex::default(), empty: Notify::new() }
+        Registry { connections: Mutex::new(Connections { limits, ..Connections::default() }), empty: Notify::new() }
     }
 
     /// Adds a connection, and says why it must be turned away, if it must: that is done in its own ERROR frame.
@@ -99,7 +99,7 @@ impl Registry {
         connections.clients.insert(number, Client { outbox, peer, user: None, questions: Vec::new() });
         let all = connections.clients.len();
         let from_address = count(&mut connections.addresses, address);
-        let Limits { all: most, per_address, .. } = self.limits;
+        let Limits { all: most, per_address, .. } = connections.limits;
         let refused = if connections.phase == Phase::Closing {
             Some(Refusal::shutting_down())
         } else if all > most {
@@ -112,6 +112,11 @@ impl Registry {
         };
         drop(connections);
         (Registration { registry: Arc::clone(self), number, address, user: None }, refused)
+    }
+
+    /// These limits hold for the connections that come. Those that are here may stay.
+    pub(super) fn set_limits(&self, limits: Limits) {
+        self.lock().limits = limits;
     }
 
     /// The gateway serves on, but is not ready any more.
@@ -191,6 +196,14 @@ impl Registry {
         }
     }
 
+    /// What a reload can change has changed.
+    pub(super) fn wake_all(&self) {
+        let outboxes: Vec<_> = self.lock().clients.values().map(Client::outbox).collect();
+        for outbox in outboxes {
+            outbox.signal(Signal::Asked);
+        }
+    }
+
     /// Asks a session for its subscriptions. The answer is an error if the session ends before it comes.
     pub(super) fn ask(&self, number: u64) -> Option<oneshot::Receiver<Vec<Overview>>> {
         let (sender, answer) = oneshot::channel();
@@ -222,8 +235,8 @@ impl Registration {
 
     /// The connection is this user's from now on, unless the user has as many as there may be.
     pub(super) fn name(&mut self, principal: &Principal) -> Result<(), Refusal> {
-        let limit = self.registry.limits.per_user;
         let mut connections = self.registry.lock();
+        let limit = connections.limits.per_user;
         let open = connections.users.get(&principal.name).copied().unwrap_or_default();
         if limit > 0 && open >= limit {
             return Err(Refusal::overload("Sessions of one user", limit, "auth.max_sessions_per_user"));

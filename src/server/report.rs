@@ -19,7 +19,7 @@ impl Services {
         figures.gauge(
             "stompgate_connections_limit",
             "The setting server.max_connections.",
-            self.server.max_connections,
+            self.live().server.max_connections,
         );
         figures.gauge("stompgate_sessions", "Sessions that are authenticated.", census.sessions);
         figures.gauge("stompgate_outbox_waiting_bytes", "Bytes that wait for all clients together.", census.waiting);

@@ -130,6 +130,11 @@ impl Session {
         }
     }
 
+    /// From now on these say what there is under `/app`.
+    pub fn set_handlers(&mut self, handlers: Arc<dyn Handlers>) {
+        self.context.handlers = handlers;
+    }
+
     /// Takes an input and appends what is to be done.
     pub fn handle(&mut self, input: Input, now: Instant, actions: &mut Vec<Action>) {
         let mut receipt = None;

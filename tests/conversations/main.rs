@@ -26,6 +26,7 @@ mod limits;
 mod operation;
 mod queues;
 mod receipts;
+mod reload;
 mod replies;
 mod retained;
 mod shutdown;

@@ -11,6 +11,7 @@ mod call;
 mod health;
 mod log;
 mod publish;
+mod reload;
 mod routes;
 mod sessions;
 mod settings;
@@ -36,6 +37,7 @@ use crate::metrics::CONTENT_TYPE;
 use access::Access;
 use answer::{Answer, problem, text};
 use call::Call;
+pub use reload::{Reload, Reloaded, UNREADABLE};
 use routes::{Api, Endpoint, Found};
 pub use settings::{Readiness, Settings};
 
@@ -55,6 +57,7 @@ struct Desk {
     /// Calls of the API that may be under way.
     calls: Semaphore,
     services: Arc<Services>,
+    reload: Option<Arc<dyn Reload>>,
 }
 
 impl Admin {
@@ -62,7 +65,7 @@ impl Admin {
     ///
     /// # Errors
     /// An address that cannot be had, a key that cannot be one; the text names the setting.
-    pub fn bind(settings: Settings, services: Arc<Services>) -> io::Result<Admin> {
+    pub fn bind(settings: Settings, services: Arc<Services>, reload: Option<Arc<dyn Reload>>) -> io::Result<Admin> {
         let listener = listen(settings.listen, "admin.listen").map_err(|error| {
             let hint = "set another port, or admin.enabled = false";
             io::Error::new(error.kind(), format!("{error}; {hint}"))
@@ -73,7 +76,7 @@ impl Admin {
         let access =
             access.map_err(|_| invalid("admin.api_key: needs random numbers, and the system has none".into()))?;
         let calls = Semaphore::new(settings.max_calls);
-        Ok(Admin { listener, desk: Arc::new(Desk { settings, access, calls, services }) })
+        Ok(Admin { listener, desk: Arc::new(Desk { settings, access, calls, services, reload }) })
     }
 
     /// Where it listens; with port 0 in the settings, the port that the system chose.
@@ -177,6 +180,7 @@ impl Desk {
             Api::Subscriptions => sessions::subscriptions(services, &call.expect(&["after", "limit"])?, variable).await,
             Api::Log => log::show(services, &call.expect(&[])?),
             Api::ChangeLog => log::change(services, &call.expect(&[])?),
+            Api::Reload => call.expect(&[]).and_then(|_| reload::carry_out(self.reload.as_deref())),
             Api::EndSession => sessions::end(services, &call.expect(&["reason"])?, variable),
             Api::EndSessions => sessions::end_all(services, &call.expect(&["reason"])?, variable),
         }

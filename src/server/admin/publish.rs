@@ -1,6 +1,7 @@
 //! Messages of back ends that have no broker client: published as a SEND is, and answered after the broker's confirm.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use hyper::StatusCode;
 use hyper::body::Bytes;
@@ -123,7 +124,7 @@ fn message(services: &Services, document: Document, capabilities: Capabilities) 
         Some(_) if !body.is_empty() => return Err(invalid("body_base64", "with body", "one of the two")),
         Some(text) => base64::decoded(&text).ok_or_else(|| invalid("body_base64", "…", "base64 (RFC 4648)"))?.into(),
     };
-    let limits = &services.session;
+    let limits = Arc::clone(&services.live().session);
     let mut headers = Headers::with_capacity(given.len() + 1);
     headers.push("destination", destination);
     for (name, value) in given {

@@ -29,6 +29,7 @@ pub(super) enum Api {
     EndSessions,
     Log,
     ChangeLog,
+    Reload,
 }
 
 /// Every route; a test compares them with `src/server/admin/openapi.json`.
@@ -41,6 +42,7 @@ pub(super) const ROUTES: &[(&str, &str, Endpoint)] = &[
     ("POST", "/messages/batch", Endpoint::Api(Api::PublishMany)),
     ("GET", "/log", Endpoint::Api(Api::Log)),
     ("PUT", "/log", Endpoint::Api(Api::ChangeLog)),
+    ("POST", "/reload", Endpoint::Api(Api::Reload)),
     ("GET", "/sessions", Endpoint::Api(Api::Sessions)),
     ("DELETE", "/sessions/{session}", Endpoint::Api(Api::EndSession)),
     ("GET", "/sessions/{session}/subscriptions", Endpoint::Api(Api::Subscriptions)),

@@ -1,14 +1,14 @@
 //! Frames that the chain has an interest in.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{self, Poll};
 
 use futures_util::stream::{FuturesUnordered, Stream};
 
 use super::Connection;
 use super::count::outcome_of;
 use crate::broker::{Link, Transaction};
-use crate::chain::{Event, Interest, Subscription};
+use crate::chain::{Context, Event, Interest, Subscription};
 use crate::message::{Destination, Handled, Message, Outcome, Refusal};
 use crate::server::chained::{Call, Chained, Sent};
 use crate::server::operation::{self, Completed, Operation, Published};
@@ -30,7 +30,7 @@ impl Calls {
     /// The next one that has ended.
     pub(super) fn poll_next(
         &mut self,
-        context: &mut Context<'_>,
+        context: &mut task::Context<'_>,
     ) -> Poll<(Ticket, Option<Published>, Result<Done, Refusal>)> {
         let Some(calls) = &mut self.0 else { return Poll::Pending };
         match std::pin::Pin::new(&mut **calls).poll_next(context) {
@@ -56,6 +56,28 @@ impl Calls {
 }
 
 impl Connection {
+    /// Takes what a reload has changed for all: the chain, and the rules that all it holds is put to. What is under way
+    /// goes on with the chain that it began with.
+    pub(super) fn adopt(&mut self) {
+        let live = self.services.live();
+        if !Arc::ptr_eq(&live, &self.adopted) {
+            let before = std::mem::replace(&mut self.adopted, Arc::clone(&live));
+            if before.rules != live.rules {
+                self.input(Input::Rules(Arc::clone(&live.rules)));
+            }
+        }
+        self.session.set_handlers(Arc::clone(&live.handlers));
+        match (&mut self.chained, self.session.principal()) {
+            (Some(chained), _) => chained.chain = live.chain.clone(),
+            (None, Some(principal)) if !live.chain.is_empty() => {
+                let (session, peer) = (self.client.id.clone(), self.client.peer);
+                let context = Context { session, principal: principal.clone(), peer, tenant: self.tenant.clone() };
+                self.chained = Some(Chained::late(live.chain.clone(), context));
+            }
+            (None, _) => {}
+        }
+    }
+
     /// The chain, if it has an interest in such an event.
     fn chained(&self, event: Event<'_>) -> Option<(&Chained, Interest)> {
         let chained = self.chained.as_ref()?;

@@ -32,7 +32,7 @@ use super::chained::Chained;
 use super::consumers::Consumers;
 use super::operation::{Completed, Operation, Pending, Published};
 use super::socket::Socket;
-use super::{Client, Services};
+use super::{Client, Live, Services};
 use crate::broker::{Event as BrokerEvent, Link};
 use crate::chain::Subscription;
 use crate::hub::Membership;
@@ -56,7 +56,13 @@ const UNANSWERED_PINGS: u32 = 2;
 /// One client's connection, from the open WebSocket to its end.
 pub(super) struct Connection {
     services: Arc<Services>,
+    /// As it was when the client came.
+    live: Arc<Live>,
+    /// As it was when this client last took what changes for all.
+    adopted: Arc<Live>,
     client: Client,
+    /// The header `host` of CONNECT.
+    tenant: Option<Text>,
     /// What every line of the log names this session by.
     span: Span,
     socket: Socket,
@@ -123,9 +129,9 @@ enum Event {
 }
 
 impl Connection {
-    pub(super) fn new(services: Arc<Services>, client: Client, mut socket: Socket) -> Self {
+    pub(super) fn new(services: Arc<Services>, live: Arc<Live>, client: Client, mut socket: Socket) -> Self {
         let now = now();
-        let settings = &services.session;
+        let settings = &live.session;
         socket.stream().set_budget(settings.max_connect_bytes);
         let limits = Limits {
             headers: settings.max_headers,
@@ -134,8 +140,7 @@ impl Connection {
             body: settings.max_connect_bytes,
             frame: Some(settings.max_connect_bytes),
         };
-        let handlers = Arc::clone(&services.handlers);
-        let (rules, separators) = (services.rules(), services.separators);
+        let (handlers, rules, separators) = (Arc::clone(&live.handlers), Arc::clone(&live.rules), services.separators);
         let session = Session::new(client.id.clone(), Arc::clone(settings), separators, handlers, rules, now);
         let holdings = services.metrics.holdings();
         Connection {
@@ -145,7 +150,10 @@ impl Connection {
             socket,
             span: span(&client, None),
             client,
+            tenant: None,
             services,
+            adopted: Arc::clone(&live),
+            live,
             link: None,
             memberships: Vec::new(),
             consumers: Consumers::default(),
@@ -200,8 +208,10 @@ impl Connection {
         span.in_scope(|| work(self))
     }
 
-    /// Somebody asks about the session, or whether it is watched has changed, which counts from a new span on.
+    /// Somebody asks about the session, or whether it is watched has changed, which counts from a new span on, or what a
+    /// reload can change has.
     fn on_asked(&mut self) {
+        self.adopt();
         self.client.registration.answer(|| self.session.subscriptions());
         self.span = span(&self.client, self.session.principal().map(|principal| &principal.name));
     }
@@ -294,8 +304,7 @@ impl Connection {
     fn poll_outbound(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         for _ in 0..WRITES_AT_A_TIME {
             let before = self.socket.stream().sent();
-            if let Some(signal) = self.outbox.poll(context, self.services.server.write_buffer, &mut self.writing.batch)
-            {
+            if let Some(signal) = self.outbox.poll(context, self.live.server.write_buffer, &mut self.writing.batch) {
                 return Poll::Ready(Event::Signal(signal));
             }
             match self.poll_write(context) {
@@ -387,7 +396,7 @@ impl Connection {
     }
 
     fn ping_deadline(&self) -> Instant {
-        self.last_inbound.max(self.last_ping) + self.services.server.ping_interval
+        self.last_inbound.max(self.last_ping) + self.live.server.ping_interval
     }
 
     fn on_event(&mut self, event: Event) {
@@ -436,7 +445,7 @@ impl Connection {
     }
 
     fn on_read_error(&mut self, error: &WebSocketError) {
-        let settings = &self.services.session;
+        let settings = &self.live.session;
         let refusal = match error {
             WebSocketError::Io(_) if self.socket.stream().is_spent() => {
                 let limit = settings.max_connect_bytes;
@@ -447,7 +456,7 @@ impl Connection {
                 )
             }
             WebSocketError::Capacity(_) => {
-                let limit = self.services.max_websocket_message();
+                let limit = self.live.max_websocket_message();
                 let what = "The WebSocket message, in bytes,";
                 Refusal::too_large(what, limit, "session.max_body (plus session.max_header_bytes)")
             }
@@ -485,7 +494,7 @@ impl Connection {
         }
         if now >= self.ping_deadline() {
             if self.unanswered_pings >= UNANSWERED_PINGS {
-                let interval = self.services.server.ping_interval.as_millis();
+                let interval = self.live.server.ping_interval.as_millis();
                 return self.input(Input::Refused(Refusal::pings_unanswered(interval)));
             }
             self.unanswered_pings += 1;
@@ -508,7 +517,7 @@ impl Connection {
     }
 
     fn on_delivery(&mut self, key: SubscriptionKey, delivery: Delivery) {
-        let limit = self.services.outbox.max_delivery;
+        let limit = self.live.outbox.max_delivery;
         if delivery.message.size() > limit {
             let size = delivery.message.size();
             self.outbox.count_dropped();
@@ -595,12 +604,12 @@ impl Connection {
         self.writing.settle.clear();
         self.writing.batch.retain(|item| item.settle.is_none());
         self.outbox.discard_unsettled(|_| true);
-        let within = self.services.server.close_timeout;
+        let within = self.live.server.close_timeout;
         let closing = self.closing.take();
         self.count_end(closing.as_ref().map(|(code, _)| *code));
         let (link, will) = (self.link.clone(), self.will.take());
         let (operation, consumers) = (self.operation.take(), std::mem::take(&mut self.consumers));
-        let confirm_within = self.services.session.confirm_timeout;
+        let confirm_within = self.live.session.confirm_timeout;
         let (mut chained, calls) = (self.chained.take(), std::mem::take(&mut self.calls));
         let cause = self.cause(closing.as_ref().map(|(code, _)| *code));
         let end = cause.clone();
@@ -612,7 +621,7 @@ impl Connection {
             drop(consumers);
             publish_will(link, will, confirm_within).await;
             if let Some(chained) = chained {
-                chained.chain.disconnect(&cause, &chained.context).await;
+                chained.disconnect(&cause).await;
             }
         };
         let goodbye = tokio::time::timeout(within, self.say_goodbye(closing.as_ref()));

@@ -12,7 +12,7 @@ use super::{Connection, now};
 use crate::broker::{Confirmation, Link};
 use crate::hub::outbox::Item;
 use crate::hub::{render, render_frame};
-use crate::message::{DeliveryId, Message, Outcome, Refusal};
+use crate::message::{DeliveryId, Message, Outcome, Refusal, detached};
 use crate::server::operation::{self, Completed, Pending, Published};
 use crate::session::{Action, Deliver, Done, Input, SubscriptionKey, Ticket};
 use crate::stomp::{Command, HEARTBEAT, Limits, MessageFrame};
@@ -42,6 +42,7 @@ impl Connection {
             }
             (Action::Authenticate(ticket, credentials), _) => {
                 let services = Arc::clone(&self.services);
+                self.tenant = credentials.host.as_ref().map(detached);
                 let (id, peer) = (self.client.id.clone(), self.client.peer);
                 self.operation = Some(operation::authenticate(services, id, peer, ticket, credentials));
             }
@@ -140,6 +141,7 @@ impl Connection {
                 self.link = Some(link);
                 let admitted = self.client.registration.name(&principal);
                 self.input(Input::Done(ticket, admitted.map(|()| Done::Authenticated(principal, capabilities))));
+                self.adopt(); // there may have been a reload in between
                 if self.session.is_connected() {
                     self.lift_limits();
                 }
@@ -187,7 +189,7 @@ impl Connection {
         let Some(principal) = self.session.principal() else { return };
         self.span.record("user", display(&principal.name));
         info!(version = self.session.version().as_str(), "connected");
-        let settings = &self.services.session;
+        let settings = &self.live.session;
         self.decoder.set_version(self.session.version());
         self.decoder.set_limits(Limits {
             headers: settings.max_headers,
