@@ -8,8 +8,8 @@ use tracing::info;
 
 use super::http::{self, Service};
 use super::template::RoutePattern;
-use super::{Answer, Context, Event, Failure, Interceptor, Interest, Rejection, Subscription};
-use crate::message::{Destination, Principal, Refusal};
+use super::{Answer, Context, Event, Failure, Interceptor, Interest, Rejection, Subscription, claims};
+use crate::message::{Destination, Principal, Refusal, Text};
 
 /// `[app.lifecycle]`: calls to a service when clients come and go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +62,7 @@ impl Lifecycle {
             "user": &*context.principal.name,
             "peer": context.peer.to_string(),
             "host": context.tenant.as_deref(),
+            "claims": claims::json(&context.principal.claims).unwrap_or_else(|| json!({})),
         });
         if let (Some(body), Value::Object(more)) = (body.as_object_mut(), more) {
             body.extend(more);
@@ -101,10 +102,9 @@ impl Interceptor for Lifecycle {
             Err(Failure { status: 401 | 403, .. }) => return Err(Refusal::not_authenticated(&principal.name).into()),
             Err(failure) => return Err(failure.into()),
         };
-        match answer.and_then(|answer| named(&answer.body)) {
+        match answer {
             None => Ok(principal),
-            Some(Ok(name)) => Ok(Principal::new(name).with(principal.claims)),
-            Some(Err(why)) => Err(Failure::new(502, why).into()),
+            Some(answer) => named(principal, &answer.body).map_err(|why| Failure::new(502, why).into()),
         }
     }
 
@@ -126,14 +126,25 @@ fn of(subscription: &Subscription) -> Value {
     json!({ "subscription": subscription.number, "destination": subscription.destination.to_string() })
 }
 
-/// The name that a service gives to a client with `{"user": "…"}`, if it does.
-fn named(body: &[u8]) -> Option<Result<String, &'static str>> {
-    let answer: Value = serde_json::from_slice(body).ok()?;
-    let name = answer.get("user")?;
-    Some(match name.as_str() {
-        Some(name) if (1..=128).contains(&name.len()) && !name.chars().any(char::is_control) => Ok(name.to_owned()),
-        _ => Err("the service names a user that cannot be one: 1 to 128 bytes without control characters"),
-    })
+/// Who a client is after a service has said `{"user": "…", "claims": {…}}`, or one of these, or something else.
+fn named(principal: Principal, body: &[u8]) -> Result<Principal, String> {
+    let Ok(Value::Object(answer)) = serde_json::from_slice(body) else { return Ok(principal) };
+    let name = match answer.get("user") {
+        None => principal.name,
+        Some(Value::String(name)) if (1..=128).contains(&name.len()) && !name.contains(char::is_control) => {
+            Text::from(name.as_str())
+        }
+        Some(_) => {
+            let why = "the service names a user that cannot be one: 1 to 128 bytes without control characters";
+            return Err(why.to_owned());
+        }
+    };
+    let claims = match answer.get("claims") {
+        None => principal.claims,
+        Some(Value::Object(given)) => claims::read(&principal.claims, given)?,
+        Some(_) => return Err("the service gives claims that are no object".to_owned()),
+    };
+    Ok(Principal { name, claims })
 }
 
 #[cfg(test)]
@@ -141,13 +152,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_names_users_or_does_not() {
-        assert_eq!(named(b"{\"user\":\"ada\"}"), Some(Ok("ada".to_owned())));
-        for none in [&b""[..], b"ok", b"{}", b"[]"] {
-            assert_eq!(named(none), None);
+    fn a_service_names_users_and_gives_them_claims_or_does_not() {
+        let named = |body: &str| named(Principal::new("eve"), body.as_bytes());
+        let ada = named(r#"{"user":"ada","claims":{"roles":["admin"]}}"#).unwrap();
+        assert!(ada.name == "ada" && ada.claims.has("roles", "admin"));
+        assert!(named(r#"{"claims":{"tenant":"acme"}}"#).unwrap().claims.has("tenant", "acme"));
+        for none in ["", "ok", "{}", "[]"] {
+            assert_eq!(named(none).unwrap(), Principal::new("eve"));
         }
-        for bad in ["{\"user\":1}", "{\"user\":\"\"}", "{\"user\":\"a\\nb\"}"] {
-            assert!(named(bad.as_bytes()).unwrap().is_err(), "{bad}");
+        for bad in
+            [r#"{"user":1}"#, r#"{"user":""}"#, r#"{"user":"a\nb"}"#, r#"{"claims":1}"#, r#"{"claims":{"a":{}}}"#]
+        {
+            assert!(named(bad).is_err(), "{bad}");
         }
     }
 }

@@ -15,6 +15,7 @@
 //! An interceptor is one file in here: its settings, `impl Interceptor`, tests that need no server.
 
 mod answer;
+mod claims;
 mod handler;
 mod http;
 mod lifecycle;

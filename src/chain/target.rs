@@ -65,8 +65,7 @@ impl Target {
 fn template(text: &str, pattern: &RoutePattern, separators: Separators) -> Result<Template, String> {
     let template = Template::parse(text)?;
     template.check(pattern)?;
-    let example = template.fill(&Values::example(), |_| Ok::<_, String>("x".to_owned()))?;
-    match Destination::parse(&example, Usage::Send, separators) {
+    match Destination::parse(&template.example("x"), Usage::Send, separators) {
         Ok(Destination::Application(_)) => Err(format!("is {text:?}; a result does not go to /app again")),
         Ok(_) => Ok(template),
         Err(refusal) => Err(refusal.detail),

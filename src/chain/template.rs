@@ -3,11 +3,12 @@
 //! A value never leaves its place: it is percent-encoded, so that it stays one segment of a destination, of a URL's path,
 //! or one value of a query, whatever it holds.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::handler::Variables;
 use super::{Context, Failure};
-use crate::message::{Destination, Pattern, Separators, Text, Usage, decode};
+use crate::message::{Claims, Destination, Pattern, Separators, Text, Usage, decode};
 
 /// A pattern of destinations under `/app`: `/app/orders/{id}`, `/app/*/x`, `/app/files/#`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,6 +119,8 @@ impl RoutePattern {
 
 /// Names that stand for something else than a part of the destination.
 const RESERVED: [&str; 2] = ["user", "session"];
+/// What a claim is named with: `{claim.tenant}`.
+const CLAIM: &str = "claim.";
 
 fn part(segment: &str) -> Result<Part, String> {
     if let Some(name) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
@@ -180,6 +183,7 @@ impl Template {
         for piece in &self.0 {
             if let Piece::Variable(name) = piece
                 && !RESERVED.contains(&name.as_str())
+                && name.strip_prefix(CLAIM).is_none_or(str::is_empty)
                 && !pattern.variables().any(|known| **known == **name)
             {
                 return Err(format!("has {{{name}}}, which the pattern of the route does not"));
@@ -189,20 +193,39 @@ impl Template {
     }
 
     /// The text with each value in its place, as `encode` writes it.
-    pub(super) fn fill<E>(&self, values: &Values<'_>, encode: impl Fn(&str) -> Result<String, E>) -> Result<String, E> {
+    ///
+    /// # Errors
+    /// What `encode` says, and 403 where the user has not the claim that is asked for.
+    pub(super) fn fill(
+        &self,
+        values: &Values<'_>,
+        encode: impl Fn(&str) -> Result<String, Failure>,
+    ) -> Result<String, Failure> {
         let mut filled = String::new();
         for piece in &self.0 {
             match piece {
                 Piece::Text(text) => filled.push_str(text),
-                Piece::Variable(name) => filled.push_str(&encode(values.get(name))?),
+                Piece::Variable(name) => match values.get(name) {
+                    Some(value) => filled.push_str(&encode(&value)?),
+                    None => return Err(Failure::new(403, format!("this needs {name}, which this user has not"))),
+                },
             }
         }
         Ok(filled)
     }
 
+    /// The text with the same in the place of each variable.
+    pub(super) fn example(&self, value: &str) -> String {
+        let piece = |piece: &Piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Variable(_) => value.to_owned(),
+        };
+        self.0.iter().map(piece).collect()
+    }
+
     /// Reads it as a destination for a SEND.
     pub(super) fn destination(&self, values: &Values<'_>, separators: Separators) -> Result<Destination, Failure> {
-        let text = self.fill(values, |value| Ok::<_, Failure>(encoded(value)))?;
+        let text = self.fill(values, |value| Ok(encoded(value)))?;
         Destination::parse(&text, Usage::Send, separators).map_err(|refusal| Failure::new(400, refusal.detail))
     }
 }
@@ -213,24 +236,26 @@ pub(super) struct Values<'a> {
     pub(super) variables: &'a Variables,
     pub(super) user: &'a str,
     pub(super) session: &'a str,
+    pub(super) claims: &'a Claims,
 }
 
 impl<'a> Values<'a> {
     pub(super) fn new(variables: &'a Variables, context: &'a Context) -> Self {
-        Values { variables, user: &context.principal.name, session: &context.session }
+        let principal = &context.principal;
+        Values { variables, user: &principal.name, session: &context.session, claims: &principal.claims }
     }
 
-    /// For a trial.
-    pub(super) fn example() -> Self {
-        const NONE: &Variables = &Variables(Vec::new());
-        Values { variables: NONE, user: "", session: "" }
-    }
-
-    pub(super) fn get(&self, name: &str) -> &str {
+    /// Several values of a claim have commas between them. Nothing where there is no such claim.
+    pub(super) fn get(&self, name: &str) -> Option<Cow<'a, str>> {
         match name {
-            "user" => self.user,
-            "session" => self.session,
-            name => self.variables.get(name).unwrap_or_default(),
+            "user" => Some(self.user.into()),
+            "session" => Some(self.session.into()),
+            name => match name.strip_prefix(CLAIM).map(|name| self.claims.get(name)) {
+                None => Some(self.variables.get(name).unwrap_or_default().into()),
+                Some([]) => None,
+                Some([value]) => Some((&**value).into()),
+                Some(values) => Some(values.iter().map(|value| &**value).collect::<Vec<_>>().join(",").into()),
+            },
         }
     }
 }
@@ -313,17 +338,28 @@ mod tests {
     #[test]
     fn a_template_names_only_what_the_pattern_has() {
         let check = |text: &str| Template::parse(text).and_then(|template| template.check(&pattern("/app/{id}")));
-        assert_eq!(check("/topic/{id}/{user}/{session}"), Ok(()));
-        for bad in ["/topic/{other}", "/topic/{id", "/topic/id}"] {
+        assert_eq!(check("/topic/{id}/{user}/{session}/{claim.tenant}"), Ok(()));
+        for bad in ["/topic/{other}", "/topic/{claim.}", "/topic/{id", "/topic/id}"] {
             assert!(check(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_claim_fills_its_place_or_there_is_none() {
+        let claims = [("tenant".into(), vec!["a/b".into()]), ("roles".into(), vec!["x".into(), "y".into()])];
+        let (claims, variables) = (claims.into_iter().collect(), Variables::default());
+        let values = Values { variables: &variables, user: "ada", session: "s-1", claims: &claims };
+        let fill = |text: &str| Template::parse(text).unwrap().fill(&values, |value| Ok(encoded(value)));
+        assert_eq!(fill("/topic/{claim.tenant}/x").unwrap(), "/topic/a%2Fb/x");
+        assert_eq!(fill("{claim.roles}").unwrap(), "x%2Cy");
+        assert_eq!(fill("/topic/{claim.none}").unwrap_err().status, 403);
     }
 
     proptest! {
         #[test]
         fn a_value_never_leaves_its_segment(value in "[^\0]{1,20}") {
             let variables = Variables(vec![("id".into(), value.clone())]);
-            let values = Values { variables: &variables, user: "ada", session: "s-1" };
+            let values = Values { variables: &variables, user: "ada", session: "s-1", claims: &Claims::default() };
             let template = Template::parse("/topic/a/{id}/b").unwrap();
             match template.destination(&values, Separators::Both).unwrap() {
                 Destination::Topic(topic) => {

@@ -58,7 +58,8 @@ impl Claims {
 impl FromIterator<(Text, Vec<Text>)> for Claims {
     /// A claim without a value is none; of one that comes twice the later counts.
     fn from_iter<I: IntoIterator<Item = (Text, Vec<Text>)>>(claims: I) -> Self {
-        let claims: BTreeMap<_, _> = claims.into_iter().filter(|(_, values)| !values.is_empty()).collect();
+        let mut claims: BTreeMap<_, _> = claims.into_iter().collect();
+        claims.retain(|_, values| !values.is_empty());
         Claims((!claims.is_empty()).then(|| Arc::new(claims)))
     }
 }

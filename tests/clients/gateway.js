@@ -6,7 +6,7 @@ import { existsSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 
-const BINARY = process.env.STOMPGATE_BIN ?? fileURLToPath(new URL('../../target/release/stompgate', import.meta.url));
+export const BINARY = process.env.STOMPGATE_BIN ?? fileURLToPath(new URL('../../target/release/stompgate', import.meta.url));
 const START_LIMIT = 30_000;
 
 /** What every gateway here is started with: heart-beats small enough to be watched, and no port that two would want. */

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use stompgate::access::RuleSettings;
 use stompgate::chain::{HttpSettings, LifecycleSettings, Moment, OnError, Order, RateLimit, RouteSettings};
 use stompgate::config::Config;
 use stompgate::gateway::Gateway;
@@ -51,7 +52,7 @@ async fn a_service_is_called_with_what_the_gateway_knows_and_its_result_is_publi
     let mut reader = Client::connect(&gateway, "1.2").await;
     reader.subscribe("id:0\ndestination:/topic/orders/*").await;
     let mut client = Client::connect_with(&gateway, "1.2", "login:a da").await;
-    let headers = "content-type:text/x\ncorrelation-id:7\nhost:evil\nauthorization:x\nother:y\ntraceparent:00-a-b-01";
+    let headers = "content-type:text/x\ncorrelation-id:7\nhost:evil\nauthorization:x\nother:y\ntraceparent:00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     client.does(&format!("SEND\ndestination:/app/orders.7%2E1\n{headers}\n\nbody")).await.without("status");
     let message = reader.expect("MESSAGE").await.with("destination", "/topic/orders/7%2E1").saying("{\"ok\":1}");
     message.with("content-type", "application/json").with("correlation-id", "7").with("stompgate-user", "a da");
@@ -62,7 +63,7 @@ async fn a_service_is_called_with_what_the_gateway_knows_and_its_result_is_publi
         ("host", service.address.to_string().as_str()),
         ("content-type", "text/x"),
         ("correlation-id", "7"),
-        ("traceparent", "00-a-b-01"),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ("stompgate-event", "send"),
         ("stompgate-user", "a%20da"),
         ("stompgate-session", client.session.as_str()),
@@ -70,7 +71,7 @@ async fn a_service_is_called_with_what_the_gateway_knows_and_its_result_is_publi
     ] {
         assert_eq!(call.headers(name), [value], "{name}");
     }
-    for name in ["authorization", "other", "stompgate-signature"] {
+    for name in ["authorization", "other", "stompgate-signature", "stompgate-claims"] {
         assert_eq!(call.headers(name), [""; 0], "{name}");
     }
 }
@@ -204,7 +205,7 @@ async fn calls_are_signed_with_the_secret() {
     let (seconds, found) = signature.strip_prefix("t=").unwrap().split_once(",v1=").unwrap();
     let key = call.headers("idempotency-key").concat();
     let session = &client.session;
-    let signed = format!("{seconds}\nPOST\n/x?y=1\nsend\nada\n{session}\n/app/x\n{key}\nbody");
+    let signed = format!("{seconds}\nPOST\n/x?y=1\nsend\nada\n{session}\n\n/app/x\n{key}\nbody");
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, b"0123456789abcdef");
     let expected = ring::hmac::sign(&key, signed.as_bytes());
     let hexadecimal: Vec<_> = expected.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -397,6 +398,44 @@ async fn a_service_names_and_refuses_clients_and_who_was_refused_never_went() {
     let events: Vec<_> = service.calls().iter().map(|call| call.headers("stompgate-event").concat()).collect();
     assert_eq!(events, ["connect", "connect", "connect", "disconnect"]);
     assert!(service.last().body.contains("\"cause\":\"disconnect\""));
+}
+
+#[tokio::test]
+async fn the_claims_that_a_service_gives_reach_rules_variables_and_services() {
+    let service = Service::start([
+        answer("200 OK", r#"{"claims":{"roles":["trader","reader"],"tenant":"ac/me","city":"Köln"}}"#),
+        answer("200 OK", "done"),
+    ])
+    .await;
+    let orders = route(&service, "/app/orders", "/tenants/x?of={claim.roles}");
+    let gateway = gateway_with(|config| {
+        let url = format!("http://{}/", service.address);
+        let http = HttpSettings { url, ..HttpSettings::default() };
+        config.app.lifecycle = Some(LifecycleSettings { on: vec![Moment::Connect], http });
+        config.app.route = vec![
+            RouteSettings {
+                send_to: Some("/topic/{claim.tenant}/orders".into()),
+                set_headers: [("of".to_owned(), "{claim.city}".to_owned())].into(),
+                ..orders
+            },
+            RouteSettings { send_to: Some("/topic/{claim.none}".into()), ..route(&service, "/app/none", "/") },
+        ];
+        let destinations = vec!["/topic/{claim.tenant}/#".into(), "/app/#".into()];
+        config.access.rule =
+            vec![RuleSettings { destinations, roles: vec!["trader".into()], ..RuleSettings::default() }];
+    });
+    let mut client = Client::connect_with(&gateway, "1.2", "login:ada").await;
+    client.subscribe("id:0\ndestination:/topic/ac%2Fme/#").await;
+    client.send("SEND\ndestination:/app/orders\n\nx").await;
+    client.expect("MESSAGE").await.with("destination", "/topic/ac%2Fme/orders").saying("done");
+    let call = service.last();
+    assert_eq!(call.line(), "POST /tenants/x?of=trader%2Creader HTTP/1.1");
+    let claims = r#"{"city":["K\u00f6ln"],"roles":["trader","reader"],"tenant":["ac/me"]}"#;
+    assert_eq!(call.headers("stompgate-claims"), [claims]);
+    assert_eq!(call.headers("traceparent").concat().len(), 55, "made, since the client had none");
+    client.does("SEND\ndestination:/app/none\n\nx").await.with("status", "403");
+    client.send("SUBSCRIBE\nid:1\ndestination:/topic/other/x").await;
+    client.expect_error("access-refused", 4403).await;
 }
 
 #[tokio::test]

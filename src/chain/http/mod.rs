@@ -1,12 +1,13 @@
 //! The handler that calls an HTTP service.
 //!
 //! What the service reads, a client cannot forge: the gateway's own headers are set from the session, and the client's are
-//! not passed on, but for `content-type`, `correlation-id` and `traceparent`. The URL is the setting's, into which a
+//! not passed on, but for `content-type`, `correlation-id` and a good `traceparent`. The URL is the setting's, into which a
 //! destination puts single segments and values; redirects are not followed.
 
 mod breaker;
 mod settings;
 mod sign;
+mod trace;
 mod url;
 
 use std::path::Path;
@@ -30,7 +31,7 @@ use tokio::sync::Semaphore;
 use tracing::debug;
 
 use super::template::{RoutePattern, Values, encoded};
-use super::{Answer, Context, Failure, Handler, Request, Variables};
+use super::{Answer, Context, Failure, Handler, Request, Variables, claims};
 use crate::message::Headers;
 use breaker::Breaker;
 pub use settings::Settings;
@@ -42,7 +43,7 @@ const MAX_REASON: usize = 1024;
 /// Doublings of the time between two attempts.
 const MAX_DOUBLINGS: u32 = 6;
 /// Headers of a client that a service is told, under their own names.
-const PASSED_ON: [&str; 3] = ["content-type", "correlation-id", "traceparent"];
+const PASSED_ON: [&str; 2] = ["content-type", "correlation-id"];
 
 /// What a service is asked, or told.
 struct Question<'a> {
@@ -206,6 +207,7 @@ impl Service {
     fn headers(&self, uri: &Uri, question: &Question<'_>, context: &Context) -> HeaderMap {
         let Question { event, destination, body, .. } = question;
         let (user, session) = (readable(&context.principal.name), readable(&context.session));
+        let claims = claims::written(&context.principal.claims).unwrap_or_default();
         let destination = plain(destination); // which is encoded where it has to be
         let key = random_key();
         let mut headers = HeaderMap::new();
@@ -224,13 +226,17 @@ impl Service {
         set("stompgate-event", event);
         set("stompgate-user", &user);
         set("stompgate-session", &session);
+        if !claims.is_empty() {
+            set("stompgate-claims", &claims);
+        }
         if !destination.is_empty() {
             set("stompgate-destination", &destination);
         }
         set("idempotency-key", &key);
+        set("traceparent", &trace::parent(question.headers.get("traceparent").map(|value| &**value)));
         if let Some(signer) = &self.signer {
             let path = uri.path_and_query().map_or("/", |path| path.as_str());
-            let lines = [self.method.as_str(), path, event, &user, &session, &destination, &key];
+            let lines = [self.method.as_str(), path, event, &user, &session, &claims, &destination, &key];
             set("stompgate-signature", &signer.sign(&lines, body));
         }
         headers

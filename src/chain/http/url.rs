@@ -64,7 +64,7 @@ impl Url {
         let mut text = self.path.fill(values, segment)?;
         if let Some(query) = &self.query {
             text.push('?');
-            text.push_str(&query.fill(values, |value| Ok::<_, Failure>(encoded(value)))?);
+            text.push_str(&query.fill(values, |value| Ok(encoded(value)))?);
         }
         text.parse().map_err(|_| Failure::new(400, "the destination is too long for a URL"))
     }
@@ -79,7 +79,7 @@ fn is_variable(part: &str) -> bool {
 mod tests {
     use super::*;
     use crate::chain::handler::Variables;
-    use crate::message::Separators;
+    use crate::message::{Claims, Separators};
     use proptest::prelude::*;
 
     fn url(text: &str) -> Result<Url, String> {
@@ -88,7 +88,12 @@ mod tests {
 
     fn fill(text: &str, id: &str, q: &str) -> Result<Uri, Failure> {
         let variables = Variables(vec![("id".into(), id.to_owned()), ("q".into(), q.to_owned())]);
-        url(text).unwrap().fill(&Values { variables: &variables, user: "ada", session: "s" })
+        url(text).unwrap().fill(&Values {
+            variables: &variables,
+            user: "ada",
+            session: "s",
+            claims: &Claims::default(),
+        })
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Step for Authorize {
     fn run(&self, _: &mut Request, values: &Values<'_>) -> Result<(), Failure> {
         let is_named = |template: &Template| match template.pieces() {
             [Piece::Text(name)] => name == values.user,
-            [Piece::Variable(name)] => values.get(name) == values.user,
+            [Piece::Variable(name)] => values.get(name).is_some_and(|value| value == values.user),
             _ => false,
         };
         if self.0.iter().any(is_named) { Ok(()) } else { Err(Failure::new(403, "this user may not do that")) }

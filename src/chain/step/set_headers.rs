@@ -33,7 +33,7 @@ const OWN: [&str; 8] =
 impl Step for SetHeaders {
     fn run(&self, request: &mut Request, values: &Values<'_>) -> Result<(), Failure> {
         for (name, template) in &self.0 {
-            let value = template.fill(values, |value| Ok::<_, Failure>(value.to_owned()))?;
+            let value = template.fill(values, |value| Ok(value.to_owned()))?;
             request.headers.set(name.clone(), value);
         }
         Ok(())
