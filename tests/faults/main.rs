@@ -18,6 +18,7 @@ mod accounting;
 mod innocents;
 mod outages;
 mod refusals;
+mod rolling;
 
 use std::time::Duration;
 
