@@ -218,8 +218,8 @@ async fn readers_of_topics_are_told_when_the_exchange_of_topics_is_gone() {
     let connection = Connection::connect(&node.uri(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let name = format!("topics-{}", std::process::id());
-    let (options, none) = (ExchangeDeclareOptions::default(), FieldTable::default());
-    channel.exchange_declare(name.as_str().into(), ExchangeKind::Topic, options, none).await.unwrap();
+    let (options, arguments) = (ExchangeDeclareOptions::default(), FieldTable::default());
+    channel.exchange_declare(name.as_str().into(), ExchangeKind::Topic, options, arguments).await.unwrap();
     let settings = Settings { exchange: name.clone(), heartbeat: Duration::from_secs(1), ..Settings::default() };
     let (client, _connection, _channel) = both(settings).await;
     let (_guard, ear) = client.listen("/topic/a").await;

@@ -287,8 +287,8 @@ impl Shard {
         loop {
             tokio::select! {
                 biased;
-                last = self.pass_on(consumer) => {
-                    let Some(tag) = last else { return };
+                newest = self.pass_on(consumer) => {
+                    let Some(tag) = newest else { return };
                     begin(channel.basic_ack(tag, BasicAckOptions { multiple: true }));
                     tokio::task::yield_now().await;
                 }
