@@ -12,6 +12,7 @@ use super::{
     Answer, Cause, Context, Failure, Handler, Interest, Rejection, Reply, Request, Subscription, TargetSettings,
 };
 use crate::message::{Destination, Message, Pattern, PublishOptions, Refusal, Separators};
+use crate::metrics::{Meter, Metrics};
 
 /// Which frames to `/app` a handler is for, and where its results go.
 #[derive(Clone)]
@@ -23,6 +24,9 @@ pub struct Route {
     is_concurrent: bool,
     /// A failure ends the session with an ERROR.
     fails_hard: bool,
+    /// The pattern as it was written.
+    name: Arc<str>,
+    meter: Meter,
 }
 
 impl Route {
@@ -32,9 +36,19 @@ impl Route {
     /// # Errors
     /// A pattern that is none; the text says why.
     pub fn new(pattern: &str, separators: Separators) -> Result<Self, String> {
+        let name = Arc::from(pattern);
         let pattern = RoutePattern::parse(pattern, separators)?;
         let (steps, target) = (Arc::default(), Target::default());
-        Ok(Route { pattern, steps, handler: None, target, is_concurrent: false, fails_hard: false })
+        Ok(Route {
+            pattern,
+            steps,
+            handler: None,
+            target,
+            is_concurrent: false,
+            fails_hard: false,
+            name,
+            meter: Meter::default(),
+        })
     }
 
     /// Lets this handler answer.
@@ -64,6 +78,12 @@ impl Route {
         Route { fails_hard: true, ..self }
     }
 
+    /// Counts its calls here, by the pattern as it was written.
+    #[must_use]
+    pub(super) fn counted_by(self, metrics: &Metrics) -> Self {
+        Route { meter: metrics.meter(&self.name), ..self }
+    }
+
     pub(super) fn interest(&self) -> Interest {
         if self.is_concurrent { Interest::Concurrent } else { Interest::Ordered }
     }
@@ -75,7 +95,9 @@ impl Route {
         variables: Variables,
         context: &Context,
     ) -> Result<Vec<Reply>, Rejection> {
+        let call = self.meter.begin();
         let answered = self.answer_send(message, variables, context).await;
+        call.end(answered.as_ref().err().map(|failure| failure.status));
         answered.map_err(|failure| self.rejection(failure))
     }
 
@@ -115,7 +137,9 @@ impl Route {
         variables: Variables,
         context: &Context,
     ) -> Result<Answer, Rejection> {
+        let call = self.meter.begin();
         let answered = self.answer_subscribe(subscription, variables, context).await;
+        call.end(answered.as_ref().err().map(|failure| failure.status));
         answered.map_err(|failure| self.rejection(failure))
     }
 

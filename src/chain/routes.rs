@@ -6,6 +6,7 @@ use super::handler::Variables;
 use super::route::application;
 use super::{Answer, Context, Event, Interceptor, Interest, Rejection, Route, Subscription, Verdict};
 use crate::message::{Destination, Message};
+use crate::metrics::Metrics;
 
 /// Routes, of which the first that matches counts.
 pub struct Routes(Vec<Route>);
@@ -14,6 +15,12 @@ impl Routes {
     /// These routes, in this order.
     pub fn new(routes: Vec<Route>) -> Self {
         Routes(routes)
+    }
+
+    /// The same, whose calls are counted.
+    #[must_use]
+    pub fn counted_by(self, metrics: &Metrics) -> Self {
+        Routes(self.0.into_iter().map(|route| route.counted_by(metrics)).collect())
     }
 
     /// The first route that leaves nothing to a later one, which is given by its place.

@@ -19,7 +19,7 @@ pub use sources::{Flag, Sources};
 use crate::access::{Action, ForeignReply, Naming, Rules};
 use crate::message::{Destination, Separators, Text};
 use crate::settings::Faults;
-use crate::{access, auth, broker, chain, hub, server, session, telemetry};
+use crate::{access, auth, broker, chain, hub, metrics, server, session, telemetry};
 
 /// All settings of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub struct Config {
     pub node: Node,
     /// `[admin]`.
     pub admin: server::admin::Settings,
+    /// `[metrics]`.
+    pub metrics: metrics::Settings,
     /// `[log]`.
     pub log: telemetry::Settings,
 }
@@ -104,6 +106,7 @@ impl Config {
         faults.join(self.broker.check());
         faults.join(self.node.check());
         faults.join(self.admin.check());
+        faults.join(self.metrics.check(self.separators()));
         faults.join(self.log.check());
         faults.join(self.check_trust());
         faults.join(self.check_identity());

@@ -8,6 +8,7 @@ use super::reload::Read;
 use crate::auth::{Authenticator, authenticator};
 use crate::chain::{Answer, Chain, Failure, Interceptor, Request, Route, Routes, handler};
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::server::Live;
 use crate::settings::Faults;
 use crate::telemetry::Log;
@@ -115,21 +116,29 @@ pub(super) struct Program {
 
 impl Program {
     /// What these settings, and the program, make of all that a reload can change.
-    pub(super) fn live(&self, config: &Config) -> io::Result<Live> {
+    pub(super) fn live(&self, config: &Config, metrics: &Metrics) -> io::Result<Live> {
         let authenticator = self.authenticator.clone().unwrap_or_else(|| authenticator(&config.auth));
         let rules = config.rules().map_err(|faults| io::Error::new(io::ErrorKind::InvalidInput, faults))?;
         let (server, session, outbox) = (config.server.clone(), config.session.clone(), config.outbox.clone());
-        Live::new(server, session, outbox, config.auth.max_sessions_per_user, rules, authenticator, self.chain(config)?)
+        Live::new(
+            server,
+            session,
+            outbox,
+            config.auth.max_sessions_per_user,
+            rules,
+            authenticator,
+            self.chain(config, metrics)?,
+        )
     }
 
-    fn chain(&self, config: &Config) -> io::Result<Chain> {
+    fn chain(&self, config: &Config, metrics: &Metrics) -> io::Result<Chain> {
         let invalid = |faults: Faults| io::Error::new(io::ErrorKind::InvalidInput, faults);
         let mut routes = self.routes.clone();
         routes.extend(config.app.routes(config.separators()).map_err(invalid)?);
         let mut interceptors = self.interceptors.clone();
         interceptors.extend(config.app.observers().map_err(invalid)?);
         if !routes.is_empty() {
-            interceptors.push(Arc::new(Routes::new(routes)));
+            interceptors.push(Arc::new(Routes::new(routes).counted_by(metrics)));
         }
         Ok(Chain::new(interceptors, &config.app))
     }

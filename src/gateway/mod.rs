@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::broker::{self, Broker, LinkState};
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::server::admin::{self, Admin, Reload, Reloaded, UNREADABLE};
 use crate::server::{Parts, Server, Services};
 use crate::telemetry::Log;
@@ -59,8 +60,10 @@ impl Gateway {
         let broker = broker::connect(&config.broker, config.auth.cache).map_err(io::Error::other)?;
         let scheme = if config.server.tls.files().is_some() { "wss" } else { "ws" };
         let path = config.server.path.clone();
+        let metrics = Arc::new(Metrics::with(&config.metrics, config.separators()));
         let server = Server::bind(Parts {
-            live: program.live(&config)?,
+            live: program.live(&config, &metrics)?,
+            metrics,
             separators: config.separators(),
             node: config.node.name.clone().unwrap_or_else(random_name),
             broker: Arc::clone(&broker),

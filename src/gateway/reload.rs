@@ -34,7 +34,7 @@ impl Reloader {
         let wanted = (self.read)()?;
         let next = reloadable(&current, wanted.clone());
         next.check().map_err(|faults| format!("without a restart it does not go together: {faults}"))?;
-        let live = self.program.live(&next).map_err(|error| error.to_string())?;
+        let live = self.program.live(&next, &self.services.metrics).map_err(|error| error.to_string())?;
         let reloaded = Reloaded { applied: current.differences(&next), restart: next.differences(&wanted) };
         self.services.apply(live);
         if self.log.state().is_some() {
@@ -64,6 +64,7 @@ fn reloadable(current: &Config, wanted: Config) -> Config {
         destination: current.destination.clone(),
         node: current.node.clone(),
         admin: current.admin.clone(),
+        metrics: current.metrics.clone(),
         ..wanted
     };
     next.log.format = current.log.format;

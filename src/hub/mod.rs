@@ -255,9 +255,11 @@ impl Subscriber for FanOut {
         let policy = self.common.policy(message);
         let message_id = self.common.message_id();
         let mut readers = lock(&self.readers);
+        let mut count = 0;
         for (reader, group) in &mut readers.groups {
             let policy = policy.of(reader);
             let mut frame = None;
+            count += group.len();
             for (_, member) in group.iter_mut() {
                 if member.joining && message.options.retain {
                     continue;
@@ -270,6 +272,8 @@ impl Subscriber for FanOut {
                 member.push(item, &policy, now);
             }
         }
+        drop(readers);
+        self.common.metrics.delivered(&message.destination, count);
     }
 
     fn replay(&self, reader: u64, message: &Arc<Message>) {
@@ -337,16 +341,8 @@ impl Common {
 
     /// The policy of the first entry that matches, with the key that conflation goes by.
     fn policy(&self, message: &Message) -> Policy {
-        let is_meant = |destination: &Destination| match (destination, &message.destination) {
-            (Destination::Topic(pattern), Destination::Topic(name))
-            | (Destination::User { name: pattern, .. }, Destination::User { name, .. }) => pattern.matches(name),
-            // What a key matches is known to the broker alone: a policy is for all of an exchange, or one routing key.
-            (Destination::Exchange { exchange, key: any }, to @ Destination::Exchange { exchange: of, .. }) => {
-                destination == to || (any.is_empty() && exchange == of)
-            }
-            _ => false,
-        };
-        let Some((_, policy, header)) = self.policies.iter().find(|(destination, ..)| is_meant(destination)) else {
+        let Some((_, policy, header)) = self.policies.iter().find(|(about, ..)| about.is_about(&message.destination))
+        else {
             return Policy::default();
         };
         let value = header.as_ref().and_then(|header| message.headers.get(header));

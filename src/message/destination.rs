@@ -135,6 +135,20 @@ impl Destination {
         }
     }
 
+    /// Whether this one, which may be a pattern, is about that concrete one.
+    pub fn is_about(&self, other: &Destination) -> bool {
+        match (self, other) {
+            (Destination::Topic(pattern), Destination::Topic(name))
+            | (Destination::Application(pattern), Destination::Application(name))
+            | (Destination::User { name: pattern, .. }, Destination::User { name, .. }) => pattern.matches(name),
+            // What a key matches is known to the broker alone: it is about all of an exchange, or one routing key.
+            (Destination::Exchange { exchange, key: any }, Destination::Exchange { exchange: of, .. }) => {
+                self == other || (any.is_empty() && exchange == of)
+            }
+            _ => self == other,
+        }
+    }
+
     /// Writes it as a client would.
     pub fn spelled(&self, spelling: Spelling) -> Text {
         match self {

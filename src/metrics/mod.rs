@@ -3,11 +3,13 @@
 //! What happens is counted where it happens, by a method of [`Metrics`]. What merely is, such as the number of
 //! connections, is a figure: its owner tells it to [`Figures`] when somebody asks. Every counter is found once, when
 //! [`Metrics`] is made; no method that is called for each message looks anything up by a label. Labels have a fixed set of
-//! values, and what a client chose is never one.
+//! values, or those that the settings list, and what a client chose is never one.
 
 mod figures;
+mod handler;
 mod holdings;
 mod process;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -16,12 +18,16 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 
-use crate::message::CloseCode;
+use crate::message::{CloseCode, Destination, Separators};
 use crate::stomp::Command;
 pub use figures::Figures;
+pub use handler::{Call, Meter};
 pub use holdings::Holdings;
+pub use settings::Settings;
 pub use traffic::Run;
 use traffic::Traffic;
 
@@ -55,6 +61,10 @@ pub struct Metrics {
     headers_left_out: IntCounter,
     subscriptions: [IntGauge; 2],
     unacknowledged: IntGauge,
+    handler_calls: IntCounterVec,
+    handler_seconds: HistogramVec,
+    /// What each is about, and its counters inwards and outwards.
+    destinations: Vec<(Destination, [IntCounter; 2])>,
 }
 
 /// How an opening handshake ended.
@@ -170,7 +180,18 @@ impl Default for Metrics {
 impl Metrics {
     /// All at zero.
     pub fn new() -> Self {
+        Self::with(&Settings::default(), Separators::default())
+    }
+
+    /// The same, with what the settings have counted.
+    pub fn with(settings: &Settings, separators: Separators) -> Self {
         let families = Families(Registry::new());
+        let messages = families.vector(
+            "stompgate_destination_messages_total",
+            "Messages from and to clients, by the entry of metrics.destinations that is about them.",
+            &["destination", "direction"],
+        );
+        let counters = |label: &str| ["in", "out"].map(|direction| messages.with_label_values(&[label, direction]));
         let frames = families.traffic_vector("stompgate_frames_total", "STOMP frames, heart-beats among them.");
         let bytes = families.traffic_vector("stompgate_frame_bytes_total", "Bytes of STOMP frames.");
         let metrics = Metrics {
@@ -245,6 +266,18 @@ impl Metrics {
             ),
             unacknowledged: families
                 .gauge("stompgate_unacknowledged_deliveries", "Deliveries that wait for a client's ACK or NACK."),
+            handler_calls: families.vector(
+                "stompgate_handler_calls_total",
+                "Calls of handlers under /app, by the pattern of their route and by how they ended.",
+                &["route", "outcome"],
+            ),
+            handler_seconds: families.histogram_vector(
+                "stompgate_handler_seconds",
+                "Time of a call of a handler, with all attempts, by the pattern of its route.",
+                &["route"],
+                &TIMES,
+            ),
+            destinations: settings.parsed(separators).map(|(label, about)| (about, counters(label))).collect(),
             registry: families.0,
         };
         metrics.begin_at_zero();
@@ -334,6 +367,29 @@ impl Metrics {
         }
     }
 
+    /// What counts the calls of a route with this pattern.
+    pub fn meter(&self, pattern: &str) -> Meter {
+        let calls = Meter::OUTCOMES.map(|outcome| self.handler_calls.with_label_values(&[pattern, outcome]));
+        Meter::new(calls, self.handler_seconds.with_label_values(&[pattern]))
+    }
+
+    /// A client, or a back end, sent a message there.
+    pub fn arrived(&self, destination: &Destination) {
+        self.count_message(destination, 0, 1);
+    }
+
+    /// So many clients are given a message from there.
+    pub fn delivered(&self, destination: &Destination, clients: usize) {
+        self.count_message(destination, 1, clients);
+    }
+
+    fn count_message(&self, destination: &Destination, direction: usize, messages: usize) {
+        let counted = self.destinations.iter().find(|(about, _)| about.is_about(destination));
+        if let Some((_, counters)) = counted {
+            counters[direction].inc_by(messages as u64);
+        }
+    }
+
     /// What one client holds, nothing at first.
     pub fn holdings(self: &Arc<Self>) -> Holdings {
         Holdings::new(Arc::clone(self))
@@ -388,6 +444,10 @@ impl Families {
     fn gauges<const N: usize>(&self, name: &str, help: &str, label: &str, values: [&str; N]) -> [IntGauge; N] {
         let vector = self.register(prometheus::IntGaugeVec::new(Opts::new(name, help), &[label]));
         values.map(|value| vector.with_label_values(&[value]))
+    }
+
+    fn histogram_vector(&self, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
+        self.register(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: &[f64]) -> Histogram {

@@ -82,6 +82,8 @@ pub struct Parts {
     pub node: String,
     /// Where links come from.
     pub broker: Arc<dyn Broker>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// What is logged.
     pub log: Log,
 }
@@ -109,9 +111,8 @@ impl Server {
     /// # Errors
     /// An address that cannot be had; the text names the setting.
     pub fn bind(parts: Parts) -> io::Result<Server> {
-        let Parts { live, separators, node, broker, log } = parts;
+        let Parts { live, separators, node, broker, metrics, log } = parts;
         let listener = listen(live.server.listen, "server.listen")?;
-        let metrics = Arc::new(Metrics::new());
         let services = Services {
             hub: Hub::new(&live.outbox, separators, Arc::clone(&metrics)),
             registry: Arc::new(Registry::new(live.limits())),

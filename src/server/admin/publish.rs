@@ -102,6 +102,7 @@ async fn publish(
     let since = now();
     let mut confirmations = Vec::with_capacity(messages.len());
     for message in messages {
+        services.metrics.arrived(&message.destination);
         confirmations.push(match link.reserve().await {
             Ok(permit) => link.publish(permit, message),
             Err(error) => Confirmation::Ready(Err(error)),

@@ -47,6 +47,7 @@ impl Connection {
                 self.operation = Some(operation::authenticate(services, id, peer, ticket, credentials));
             }
             (Action::Publish(ticket, message), Some(link)) => {
+                self.services.metrics.arrived(&message.destination);
                 if let Some(message) = self.call(&link, ticket, message) {
                     self.publish(link, ticket, message);
                 }
@@ -55,6 +56,9 @@ impl Connection {
                 self.confirm(ticket, None, link.settle(&deliveries, settlement));
             }
             (Action::Commit(ticket, transaction), Some(link)) => {
+                for message in &transaction.messages {
+                    self.services.metrics.arrived(&message.destination);
+                }
                 self.operation = Some(match self.chained_commit(&link, ticket, transaction) {
                     Ok(operation) => operation,
                     Err(transaction) => operation::commit(link, ticket, self.handled, transaction),
@@ -95,6 +99,7 @@ impl Connection {
         };
         let (item, left_out) = render(&frame, self.session.version());
         self.services.metrics.headers_left_out(left_out);
+        self.services.metrics.delivered(&delivery.message.destination, 1);
         self.send(Item { settle: *settle_when_written, ..item });
     }
 

@@ -6,12 +6,13 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use stompgate::broker::Kind;
-use stompgate::gateway::Gateway;
+use stompgate::chain::{Answer, Failure, RateLimit, Request, RouteSettings};
+use stompgate::gateway::{Builder, Gateway};
 use stompgate::hub::{OutboxPolicy, WhenFull};
 
 use super::scraped;
 use crate::support::raw::request;
-use crate::support::{Client, Raw, gateway, gateway_with, soon};
+use crate::support::{Client, Raw, builder, gateway, gateway_with, soon};
 
 /// The value of a series, which must be there.
 fn value(text: &str, series: &str) -> f64 {
@@ -167,11 +168,96 @@ async fn a_client_that_does_not_read_shows_with_its_policy() {
     }
 }
 
+#[tokio::test]
+async fn destinations_that_are_listed_are_counted_and_no_others() {
+    let gateway = gateway_with(|config| {
+        let listed = ["/topic/prices.eu", "/topic/prices/#", "/queue/orders", "/user/queue/mail"];
+        config.metrics.destinations = listed.map(str::to_owned).to_vec();
+    });
+    let mut clients = [Client::connect(&gateway, "1.2").await, Client::connect(&gateway, "1.1").await];
+    for client in &mut clients {
+        client.subscribe("id:0\ndestination:/topic/prices.*").await;
+    }
+    let [mut ada, _] = clients;
+    ada.subscribe("id:1\ndestination:/queue/orders").await;
+    for destination in ["/topic/prices/eu", "/topic/prices/us", "/topic/prices/us", "/queue/orders", "/topic/other"] {
+        ada.send(format!("SEND\ndestination:{destination}\n\nx")).await;
+    }
+    for frame in ["BEGIN\ntransaction:t", "SEND\ntransaction:t\ndestination:/queue/orders", "COMMIT\ntransaction:t"] {
+        ada.send(frame).await;
+    }
+    for _ in 0..5 {
+        ada.expect("MESSAGE").await;
+    }
+    let text = scraped(&gateway).await;
+    let series = |destination: &str, direction: &str| {
+        let labels = format!("{{destination=\"{destination}\",direction=\"{direction}\"}}");
+        value(&text, &format!("stompgate_destination_messages_total{labels}"))
+    };
+    let expected = [("/topic/prices.eu", 1.0, 2.0), ("/topic/prices/#", 2.0, 4.0), ("/queue/orders", 2.0, 2.0)];
+    for (destination, inwards, outwards) in expected {
+        let found = (series(destination, "in"), series(destination, "out"));
+        assert_eq!(found, (inwards, outwards), "{destination}");
+    }
+    assert!(!text.contains("/topic/other"), "{text}");
+}
+
+#[tokio::test]
+async fn calls_of_handlers_are_counted_by_their_route() {
+    let gateway = builder(|config| {
+        let limit = RateLimit { per_second: 1, burst: 1 };
+        let route =
+            RouteSettings { pattern: "/app/rare".to_owned(), rate_limit: Some(limit), ..RouteSettings::default() };
+        config.app.route = vec![route];
+        config.app.timeout = Duration::from_millis(50);
+    });
+    let handler = |request: Request| async move {
+        match request.variables.get("how") {
+            Some("well") => Ok(Some(Answer::text("x"))),
+            Some("slowly") => std::future::pending().await,
+            Some("badly") => Err(Failure::new(422, "no")),
+            _ => Err(Failure::new(502, "no")),
+        }
+    };
+    let gateway = builder_started(gateway.handler("/app/do/{how}", handler));
+    let mut client = Client::connect(&gateway, "1.2").await;
+    for path in ["do/well", "do/slowly", "do/badly", "do/nothing"] {
+        client.does(&format!("SEND\ndestination:/app/{path}\n\nx")).await;
+    }
+    client.send_message(b"SEND\ndestination:/app/rare\n\nx\0".repeat(50)).await;
+    client.does("SEND\ndestination:/topic/a\n\nx").await;
+    let text = scraped(&gateway).await;
+    let calls = |route: &str, outcome: &str| {
+        format!("stompgate_handler_calls_total{{outcome=\"{outcome}\",route=\"{route}\"}}")
+    };
+    let of = |outcome| calls("/app/do/{how}", outcome);
+    let expected = [
+        (of("answered"), 1.0),
+        (of("unfinished"), 1.0),
+        (of("refused"), 1.0),
+        (of("failed"), 1.0),
+        ("stompgate_handler_seconds_count{route=\"/app/do/{how}\"}".to_owned(), 4.0),
+    ];
+    for (series, expected) in expected {
+        assert_values(&text, &[(&series, expected)]);
+    }
+    assert!(value(&text, &calls("/app/rare", "answered")) >= 1.0, "{text}");
+    assert!(value(&text, &calls("/app/rare", "rate-limited")) >= 1.0, "{text}");
+}
+
+fn builder_started(builder: Builder) -> Gateway {
+    builder.start().expect("a gateway that starts")
+}
+
 /// The names of all families that gateways of every kind have.
 async fn names() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for kind in [Kind::Memory, Kind::Amqp, Kind::Mqtt] {
-        let gateway = gateway_with(|config| config.broker.kind = kind);
+        let gateway = gateway_with(|config| {
+            config.broker.kind = kind;
+            config.app.route = vec![RouteSettings { pattern: "/app/a".to_owned(), ..RouteSettings::default() }];
+            config.metrics.destinations = vec!["/topic/a".to_owned()];
+        });
         let text = scraped(&gateway).await;
         soon("the end", gateway.shut_down()).await;
         names.extend(text.lines().filter_map(|line| Some(line.strip_prefix("# TYPE ")?.split(' ').next()?.to_owned())));
