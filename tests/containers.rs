@@ -135,6 +135,29 @@ fn the_settings_of_the_containers_are_good() {
     }
 }
 
+#[test]
+fn every_file_that_a_container_is_given_is_there() {
+    let mut brokers = BTreeSet::new();
+    for entry in fs::read_dir(root().join("docker")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Some(broker) = name.strip_prefix("compose.").and_then(|rest| rest.strip_suffix(".yml")) else { continue };
+        let compose = read(&format!("docker/{name}"));
+        let given = compose.lines().filter_map(|line| line.trim().strip_prefix("- ./")?.split_once(':'));
+        let mut count = 0;
+        for (file, _) in given {
+            assert!(root().join("docker").join(file).exists(), "{name}: {file}");
+            count += 1;
+        }
+        assert!(count >= 3, "{name}: Prometheus and Grafana have their files");
+        for service in ["gateway", broker, "prometheus", "grafana"] {
+            assert!(compose.contains(&format!("\n  {service}:\n    ")), "{name}: {service}");
+        }
+        assert!(compose.contains(&format!("@{broker}:")) || compose.contains(&format!("//{broker}:")), "{name}");
+        brokers.insert(broker.to_owned());
+    }
+    assert_eq!(brokers, BTreeSet::from(["mosquitto".to_owned(), "rabbitmq".to_owned()]));
+}
+
 /// A gateway as a container runs it, on free ports.
 struct Gateway {
     child: Child,

@@ -242,7 +242,9 @@ impl Balancer {
         let targets = Arc::new(Mutex::new(Vec::new()));
         let accepting = tokio::spawn(balance(listener, Arc::clone(&targets)));
         let balancer = Balancer { address, targets, accepting };
-        gateways.iter().for_each(|gateway| balancer.add(gateway));
+        for gateway in gateways {
+            balancer.add(gateway);
+        }
         balancer
     }
 
