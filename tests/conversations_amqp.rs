@@ -36,6 +36,8 @@ mod heartbeats;
 mod limits;
 #[path = "conversations/nodes.rs"]
 mod nodes;
+#[path = "conversations/not_mqtt.rs"]
+mod not_mqtt;
 #[path = "conversations/queues.rs"]
 mod queues;
 #[path = "conversations/receipts.rs"]

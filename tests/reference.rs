@@ -27,6 +27,8 @@ mod handshake;
 mod heartbeats;
 #[path = "conversations/limits.rs"]
 mod limits;
+#[path = "conversations/not_mqtt.rs"]
+mod not_mqtt;
 #[path = "conversations/queues.rs"]
 mod queues;
 #[path = "conversations/receipts.rs"]

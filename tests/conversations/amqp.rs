@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use stompgate::message::Separators;
 
-use crate::peer::own_virtual_host;
+use crate::nodes::{one_at_each, two_gateways};
 use crate::queues::{reader, sender};
-use crate::shutdown::shut_down_in_full_flight;
-use crate::support::{Client, Gateway, connect_frame, gateway, gateway_with};
+use crate::support::{Client, Gateway, connect_frame, gateway, gateway_with, until};
 use crate::topics::{expect_matched, refused_to_send, refused_to_subscribe};
 use crate::transactions::begun;
 
@@ -183,17 +182,6 @@ async fn a_send_without_its_receipt_may_be_overtaken_by_a_subscribe() {
 }
 
 #[tokio::test]
-async fn what_was_confirmed_before_a_shutdown_is_in_the_broker() {
-    let host = own_virtual_host();
-    let mut gateways = [(); 2].map(|()| gateway_with(|config| config.broker.amqp.uri = vec![host.clone()])).into_iter();
-    let (first, second) = (gateways.next().expect("the first"), gateways.next().expect("the second"));
-    let mut reader = Client::connect(&second, "1.2").await;
-    reader.subscribe("id:0\ndestination:/topic/a").await;
-    let (receipts, _) = shut_down_in_full_flight(first).await;
-    reader.bodies(receipts).await;
-}
-
-#[tokio::test]
 async fn a_direct_reply_is_refused_because_it_would_cost_others_their_channel() {
     let gateway = gateway();
     let mut client = Client::connect(&gateway, "1.2").await;
@@ -211,4 +199,19 @@ async fn a_will_may_go_to_an_exchange() {
     client.expect("CONNECTED").await;
     client.vanish();
     heir.expect("MESSAGE").await.saying("gone");
+}
+
+#[tokio::test]
+async fn a_durable_subscription_moves_with_its_user() {
+    let gateways = two_gateways();
+    let [mut here, mut there] = one_at_each(&gateways, "login:ada").await;
+    here.subscribe("id:news\ndestination:/topic/news\ndurable:true").await;
+    there.send("SUBSCRIBE\nid:news\ndestination:/topic/news\ndurable:true\nreceipt:7").await;
+    there.expect_error("subscription-in-use", 1008).await.with("receipt-id", "7");
+    here.disconnect().await;
+    until("the session to end", || gateways[0].connections() == 0).await;
+    let mut there = Client::connect_with(&gateways[1], "1.2", "login:ada").await;
+    there.does("SEND\ndestination:/topic/news\n\nwhile nobody read").await;
+    there.send("SUBSCRIBE\nid:news\ndestination:/topic/news\ndurable:true").await;
+    there.expect("MESSAGE").await.saying("while nobody read");
 }

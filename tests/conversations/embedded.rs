@@ -278,3 +278,13 @@ async fn what_rabbitmq_calls_a_direct_reply_is_any_other_name() {
     client.send("SEND\ndestination:/topic/requests\nreply-to:amq.rabbitmq.reply-to\n\nx").await;
     client.expect("MESSAGE").await.with("reply-to", "amq.rabbitmq.reply-to");
 }
+
+#[tokio::test]
+async fn a_retained_message_that_has_expired_is_gone() {
+    let gateway = gateway();
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("SEND\ndestination:/topic/a\nretain:true\nexpiration:1\n\nx").await;
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    client.subscribe("id:0\ndestination:/topic/a").await;
+    client.expect_nothing().await;
+}

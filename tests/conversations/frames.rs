@@ -6,7 +6,7 @@ use crate::support::raw::{BINARY, FIN, PING, PONG, TEXT, masked};
 use crate::support::{Client, Gateway, Raw, gateway, wire};
 
 /// A client that listens to `/topic/a` as subscription 0.
-async fn listening(gateway: &Gateway, version: &str) -> Client {
+pub(crate) async fn listening(gateway: &Gateway, version: &str) -> Client {
     let mut client = Client::connect(gateway, version).await;
     client.subscribe("id:0\ndestination:/topic/a").await;
     client
@@ -157,19 +157,6 @@ async fn every_message_says_its_content_length() {
 }
 
 #[tokio::test]
-async fn headers_are_escaped_both_ways_in_1_1_and_1_2() {
-    let gateway = gateway();
-    let mut v12 = listening(&gateway, "1.2").await;
-    v12.send("SEND\ndestination:/topic/a\na\\cb:c\\nd\\\\e\\rf:g\n\nx").await;
-    let message = v12.expect("MESSAGE").await.with("a:b", "c\nd\\e\rf:g");
-    assert_eq!(message.body(), "x");
-    let mut v11 = listening(&gateway, "1.1").await;
-    v11.send("SEND\ndestination:/topic/a\na\\cb:c\\nd\\\\e:g\n\nx").await;
-    v11.expect("MESSAGE").await.with("a:b", "c\nd\\e:g");
-    v12.expect("MESSAGE").await.with("a:b", "c\nd\\e:g");
-}
-
-#[tokio::test]
 async fn in_1_0_nothing_is_escaped() {
     let gateway = gateway();
     let mut v10 = listening(&gateway, "1.0").await;
@@ -179,31 +166,6 @@ async fn in_1_0_nothing_is_escaped() {
     v12.send("SEND\ndestination:/topic/a\npath:C\\c\\\\new\n\nx").await;
     v12.expect("MESSAGE").await.with("path", r"C:\new");
     v10.expect("MESSAGE").await.with("path", r"C:\new");
-}
-
-#[tokio::test]
-async fn a_header_that_the_readers_version_cannot_say_is_left_out() {
-    let gateway = gateway();
-    let mut v10 = listening(&gateway, "1.0").await;
-    let mut v11 = listening(&gateway, "1.1").await;
-    let mut v12 = Client::connect(&gateway, "1.2").await;
-    let injection = "evil\\n\\nSEND";
-    v12.send(format!("SEND\ndestination:/topic/a\nlf:{injection}\ncr:a\\rb\nx\\cy:1\nplain:1\n\nbody")).await;
-    v10.expect("MESSAGE")
-        .await
-        .with("plain", "1")
-        .without("lf")
-        .without("cr")
-        .without("x:y")
-        .without("x")
-        .saying("body");
-    v11.expect("MESSAGE")
-        .await
-        .with("plain", "1")
-        .with("lf", "evil\n\nSEND")
-        .without("cr")
-        .with("x:y", "1")
-        .saying("body");
 }
 
 #[tokio::test]
@@ -225,17 +187,6 @@ async fn of_a_repeated_header_the_first_counts_and_travels() {
     let message = client.expect("MESSAGE").await.with("destination", "/topic/a").with("foo", "1");
     assert_eq!(message.count("foo"), 1);
     assert_eq!(message.count("destination"), 1);
-}
-
-#[tokio::test]
-async fn cr_before_lf_is_stripped_in_1_2_alone() {
-    let gateway = gateway();
-    let mut v12 = listening(&gateway, "1.2").await;
-    v12.send("SEND\r\ndestination:/topic/a\r\nfoo:1\r\n\r\nx\r\n").await;
-    v12.expect("MESSAGE").await.with("foo", "1").saying("x\r\n");
-    let mut v11 = Client::connect(&gateway, "1.1").await;
-    v11.send("SEND\ndestination:/topic/a\nfoo:1\r\n\nx").await;
-    v12.expect("MESSAGE").await.with("foo", "1\r").saying("x");
 }
 
 #[tokio::test]

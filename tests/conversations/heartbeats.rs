@@ -133,7 +133,8 @@ async fn a_pong_is_an_answer() {
 
 #[tokio::test]
 async fn a_dead_client_goes_and_its_messages_with_it_to_another() {
-    let gateway = gateway_with(|config| config.server.ping_interval = Duration::from_millis(100));
+    // Long enough for the message to come before the first Ping.
+    let gateway = gateway_with(|config| config.server.ping_interval = Duration::from_millis(500));
     let mut dead = Raw::connected(&gateway, "1.2").await;
     dead.text(wire("SUBSCRIBE\nid:0\ndestination:/queue/a\nack:client\nreceipt:1")).await;
     dead.expect("RECEIPT").await;

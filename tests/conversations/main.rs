@@ -23,6 +23,7 @@ mod frames;
 mod handshake;
 mod heartbeats;
 mod limits;
+mod not_mqtt;
 mod operation;
 mod queues;
 mod receipts;

@@ -1,15 +1,16 @@
-//! Two gateways in front of one RabbitMQ are one to their clients.
+//! Two gateways in front of one broker are one to their clients.
 
-use crate::peer::own_virtual_host;
+use crate::peer::at_one_broker;
+use crate::shutdown::shut_down_in_full_flight;
 use crate::support::{Client, Gateway, gateway_with, until};
 
-fn two_gateways() -> [Gateway; 2] {
-    let host = own_virtual_host();
-    [(); 2].map(|()| gateway_with(|config| config.broker.amqp.uri = vec![host.clone()]))
+pub(crate) fn two_gateways() -> [Gateway; 2] {
+    let common = at_one_broker();
+    [(); 2].map(|()| gateway_with(&common))
 }
 
 /// A client at each of them.
-async fn one_at_each(gateways: &[Gateway; 2], headers: &str) -> [Client; 2] {
+pub(crate) async fn one_at_each(gateways: &[Gateway; 2], headers: &str) -> [Client; 2] {
     let [here, there] = gateways;
     [Client::connect_with(here, "1.2", headers).await, Client::connect_with(there, "1.2", headers).await]
 }
@@ -102,16 +103,10 @@ async fn an_answer_finds_its_way_from_one_to_the_other() {
 }
 
 #[tokio::test]
-async fn a_durable_subscription_moves_with_its_user() {
-    let gateways = two_gateways();
-    let [mut here, mut there] = one_at_each(&gateways, "login:ada").await;
-    here.subscribe("id:news\ndestination:/topic/news\ndurable:true").await;
-    there.send("SUBSCRIBE\nid:news\ndestination:/topic/news\ndurable:true\nreceipt:7").await;
-    there.expect_error("subscription-in-use", 1008).await.with("receipt-id", "7");
-    here.disconnect().await;
-    until("the session to end", || gateways[0].connections() == 0).await;
-    let mut there = Client::connect_with(&gateways[1], "1.2", "login:ada").await;
-    there.does("SEND\ndestination:/topic/news\n\nwhile nobody read").await;
-    there.send("SUBSCRIBE\nid:news\ndestination:/topic/news\ndurable:true").await;
-    there.expect("MESSAGE").await.saying("while nobody read");
+async fn what_was_confirmed_before_a_shutdown_is_in_the_broker() {
+    let [first, second] = two_gateways();
+    let mut reader = Client::connect(&second, "1.2").await;
+    reader.subscribe("id:0\ndestination:/topic/a").await;
+    let (receipts, _) = shut_down_in_full_flight(first).await;
+    reader.bodies(receipts).await;
 }

@@ -173,15 +173,6 @@ async fn prefetch_has_a_default_and_a_maximum() {
 }
 
 #[tokio::test]
-async fn a_message_that_has_expired_is_not_delivered() {
-    let gateway = gateway();
-    sender(&gateway, &["expiration:1|gone", "expiration:60000|in time", "for ever"]).await;
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    let mut reader = reader(&gateway, "").await;
-    assert_eq!(reader.bodies(2).await, ["in time", "for ever"]);
-}
-
-#[tokio::test]
 async fn nack_puts_a_message_back_at_the_head() {
     let gateway = gateway();
     sender(&gateway, &["1", "2"]).await;

@@ -60,13 +60,3 @@ async fn only_topics_retain() {
     client.send("SEND\ndestination:/queue/a\nretain:true\n\nx").await;
     client.expect_error("forbidden-header", 1008).await.about("retain");
 }
-
-#[tokio::test]
-async fn a_retained_message_that_has_expired_is_gone() {
-    let gateway = gateway();
-    let mut client = Client::connect(&gateway, "1.2").await;
-    client.does("SEND\ndestination:/topic/a\nretain:true\nexpiration:1\n\nx").await;
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    client.subscribe("id:0\ndestination:/topic/a").await;
-    client.expect_nothing().await;
-}

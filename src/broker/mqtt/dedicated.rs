@@ -115,7 +115,10 @@ impl Home {
 #[async_trait]
 impl Subscription for Dedicated {
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        self.home.mailbox().poll(context, self.consumer)
+        match &self.home {
+            Home::Queue(queues, member) => queues.poll(member, context, self.consumer),
+            home => home.mailbox().poll(context, self.consumer),
+        }
     }
 
     async fn cancel(&mut self, _delete: bool) -> Result<(), BrokerError> {

@@ -18,7 +18,7 @@ use super::shared::SharedTopics;
 use crate::broker::base64::base64url;
 use crate::broker::{
     Broker, BrokerError, Capabilities, Confirmation, Identity, Link, LinkState, Permit, Shared, SharedSource, Source,
-    Subscribe, Subscriber, Subscription, Transaction,
+    Subscribe, Subscriber, Subscription, Transaction, tenant,
 };
 use crate::message::{DeliveryId, DurableName, Message, Outcome, Settlement};
 use crate::metrics::Figures;
@@ -92,14 +92,11 @@ pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
 #[async_trait]
 impl Broker for Mqtt {
     async fn link(&self, identity: &Identity) -> Result<Arc<dyn Link>, BrokerError> {
-        // A host name says which server is meant; MQTT has no virtual hosts.
-        match identity.tenant.as_deref() {
-            Some(tenant) if tenant.starts_with('/') && tenant != "/" => {
-                Err(BrokerError::UnknownTenant(tenant.to_owned()))
-            }
-            _ if self.connector.is_closed() => Err(BrokerError::Unavailable),
-            _ => Ok(Arc::clone(&self.link) as Arc<dyn Link>),
+        tenant::check(identity.tenant.as_ref(), "/")?;
+        if self.connector.is_closed() {
+            return Err(BrokerError::Unavailable);
         }
+        Ok(Arc::clone(&self.link) as Arc<dyn Link>)
     }
 
     fn state(&self) -> watch::Receiver<LinkState> {

@@ -187,10 +187,40 @@ impl Mailbox {
         let mut state = self.lock();
         for mut item in items {
             item.packet = None;
-            state.put_back(item);
+            if item.redelivered {
+                state.put_back(item);
+            } else {
+                item.order = state.next_order;
+                state.next_order += 1;
+                state.waiting.push_back(item);
+            }
         }
         drop(state);
         self.wake();
+    }
+
+    /// How many more the reader can be given now: none while something waits for it already.
+    pub(super) fn room(&self) -> usize {
+        let state = self.lock();
+        let takes_more = state.is_open && state.waiting.is_empty();
+        if takes_more { state.prefetch.saturating_sub(state.unsettled.len()) } else { 0 }
+    }
+
+    /// Whether something waits until the reader settles what it has.
+    pub(super) fn is_full(&self) -> bool {
+        let state = self.lock();
+        !state.waiting.is_empty() && state.unsettled.len() >= state.prefetch
+    }
+
+    /// Takes out the first half of what waits, and no more than this.
+    pub(super) fn take_half(&self, most: usize) -> Vec<Item> {
+        let mut state = self.lock();
+        let count = state.waiting.len().div_ceil(2).min(most);
+        let taken: Vec<_> = state.waiting.drain(..count).collect();
+        for packet in taken.iter().filter_map(|item| item.packet) {
+            state.settle(packet);
+        }
+        taken
     }
 
     /// How much there is to do for the reader.
@@ -244,7 +274,8 @@ impl Mailbox {
         }
     }
 
-    fn wake(&self) {
+    /// Lets the reader ask again.
+    pub(super) fn wake(&self) {
         let waker = self.lock().waker.take();
         if let Some(waker) = waker {
             waker.wake();

@@ -4,6 +4,7 @@
 //! it has given to a member is that member's: it goes to nobody else, whatever becomes of it. So this is the gateway's:
 //!
 //! - A message that comes back is handed to another member here, or to the same one again.
+//! - A reader that has nothing to do takes half of what waits for another here.
 //! - A member whose reader leaves hands on all that it has. It unsubscribes first, and ends with a message to itself: when
 //!   that is back, nothing more is on its way to it.
 //! - The last member stays for a while without a reader (`broker.mqtt.linger`), and the next reader takes it over. Then it
@@ -12,6 +13,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -26,7 +28,7 @@ use super::settings::Settings;
 use super::shared::FENCE;
 use super::wire::{Arrival, Filter, Packet, Subscribed};
 use crate::broker::base64::base64url;
-use crate::broker::{BrokerError, Permit};
+use crate::broker::{BrokerError, Event, Permit};
 use crate::message::{DeliveryId, Destination, Settlement, Text};
 
 /// The members of all queues.
@@ -187,7 +189,33 @@ impl Queues {
         member.mailbox.arrived(live, arrival, Arc::new(message), redelivered);
         if member.hands_on.load(Ordering::Acquire) {
             self.hand_on(member);
+        } else if member.mailbox.is_full() {
+            self.others(member).iter().for_each(|other| other.mailbox.wake());
         }
+    }
+
+    /// The next event for the reader of a member. One that has nothing to do takes what waits for another.
+    pub(super) fn poll(&self, member: &Member, context: &mut Context<'_>, consumer: u64) -> Poll<Event> {
+        match member.mailbox.poll(context, consumer) {
+            Poll::Pending if self.relieve_another(member) => member.mailbox.poll(context, consumer),
+            polled => polled,
+        }
+    }
+
+    fn relieve_another(&self, member: &Member) -> bool {
+        let room = member.mailbox.room();
+        let taken = match room {
+            0 => Vec::new(),
+            _ => self
+                .others(member)
+                .iter()
+                .map(|other| other.mailbox.take_half(room))
+                .find(|taken| !taken.is_empty())
+                .unwrap_or_default(),
+        };
+        let any = !taken.is_empty();
+        member.mailbox.put(taken);
+        any
     }
 
     /// The reader takes nothing more, but may settle what it has.

@@ -1,5 +1,6 @@
 //! The conversations are held with a gateway in front of a RabbitMQ, where each gateway has a virtual host of its own.
 
+use std::future::{Ready, ready};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use stompgate::config::Config;
 pub(crate) use stompgate::gateway::Gateway;
 
 use crate::rabbitmq::{RabbitMq, Setup, definitions};
+use crate::support::Place;
 
 /// As many as all tests together have gateways. Making one costs the broker a tenth of a second.
 const VIRTUAL_HOSTS: usize = 300;
@@ -28,9 +30,20 @@ pub(crate) fn prepare(config: &mut Config) {
     config.broker.amqp.linger = Duration::ZERO;
 }
 
+/// A queue is made by whoever sends to it.
+pub(crate) fn before_sending(_frame: &[u8], _gateway: &Place) -> Ready<()> {
+    ready(())
+}
+
 /// The `host` of a CONNECT: the gateway's own name, whatever virtual host is behind it.
 pub(crate) fn host() -> &'static str {
     "localhost"
+}
+
+/// What puts gateways in front of one broker.
+pub(crate) fn at_one_broker() -> impl Fn(&mut Config) {
+    let host = own_virtual_host();
+    move |config| config.broker.amqp.uri = vec![host.clone()]
 }
 
 /// A virtual host that no other gateway has.

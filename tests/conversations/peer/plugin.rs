@@ -2,6 +2,7 @@
 //! of the gateway's settings: a test that needs one is not applicable.
 
 use std::cell::RefCell;
+use std::future::{Ready, ready};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +13,7 @@ use stompgate::config::Config;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::rabbitmq::{RabbitMq, Setup, definitions, free_ports};
+use crate::support::Place;
 
 /// Shorter than elsewhere: what the plugin does not do is waited for in vain, test by test.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -41,6 +43,11 @@ pub(crate) struct Gateway {
 /// What every gateway of this program is given before the test's own settings.
 pub(crate) fn prepare(config: &mut Config) {
     *config = Config::default();
+}
+
+/// A queue is made by whoever sends to it.
+pub(crate) fn before_sending(_frame: &[u8], _gateway: &Place) -> Ready<()> {
+    ready(())
 }
 
 /// The `host` of a CONNECT.

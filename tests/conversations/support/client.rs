@@ -1,5 +1,7 @@
 //! A well-behaved client.
 
+use std::net::SocketAddr;
+
 use futures_util::{SinkExt, StreamExt};
 use stompgate::stomp::Version;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -15,9 +17,14 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
+/// Where a gateway is: its address and its URL.
+pub(crate) type Place = (SocketAddr, String);
+
 /// A client whose WebSocket is in order.
 pub(crate) struct Client {
     socket: WebSocketStream<Box<dyn Transport>>,
+    /// The gateway's address and URL.
+    place: Place,
     version: Option<Version>,
     receipts: u32,
     /// The header `session` of its CONNECTED.
@@ -27,16 +34,25 @@ pub(crate) struct Client {
 impl Client {
     /// An open WebSocket, and nothing said on it.
     pub(crate) async fn open(gateway: &Gateway) -> Self {
-        let stream = TcpStream::connect(gateway.address()).await.expect("a gateway that accepts");
-        Self::open_on(gateway, stream).await
+        Self::open_at(&place(gateway)).await
+    }
+
+    /// The same, by its place alone.
+    pub(crate) async fn open_at(place: &Place) -> Self {
+        let stream = TcpStream::connect(place.0).await.expect("a gateway that accepts");
+        Self::upgrade(place, stream).await
     }
 
     /// The same over a transport of the test's own.
     pub(crate) async fn open_on(gateway: &Gateway, transport: impl Transport + 'static) -> Self {
+        Self::upgrade(&place(gateway), transport).await
+    }
+
+    async fn upgrade(place: &Place, transport: impl Transport + 'static) -> Self {
         let transport: Box<dyn Transport> = Box::new(transport);
-        let opened = soon("the handshake", client_async(gateway.url(), transport)).await;
+        let opened = soon("the handshake", client_async(&place.1, transport)).await;
         let (socket, _) = opened.expect("a WebSocket");
-        Client { socket, version: None, receipts: 0, session: String::new() }
+        Client { socket, place: place.clone(), version: None, receipts: 0, session: String::new() }
     }
 
     /// A client that is connected, and asked for this version alone.
@@ -82,6 +98,7 @@ impl Client {
 
     /// Sends a frame, in a text message if it is text.
     pub(crate) async fn send(&mut self, frame: impl AsRef<[u8]>) {
+        crate::peer::before_sending(frame.as_ref(), &self.place).await;
         self.send_message(wire(frame)).await;
     }
 
@@ -244,4 +261,8 @@ impl Client {
     pub(crate) fn vanish(self) {
         drop(self.socket);
     }
+}
+
+fn place(gateway: &Gateway) -> Place {
+    (gateway.address(), gateway.url().to_owned())
 }

@@ -23,7 +23,7 @@ use stompgate::stomp::{Decoder, Frame, Item, Limits, Version};
 
 pub(crate) use crate::peer::Gateway;
 use crate::peer::{IS_A_GATEWAY, PATIENCE};
-pub(crate) use client::Client;
+pub(crate) use client::{Client, Place};
 pub(crate) use raw::Raw;
 
 /// Waits for what must come.

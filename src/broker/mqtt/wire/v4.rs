@@ -5,7 +5,8 @@ use rumqttc_v4::mqttbytes::v4::{
     ConnectReturnCode, Packet as Incoming, PubAck, Publish, SubscribeFilter, SubscribeReasonCode,
 };
 use rumqttc_v4::{
-    AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, PublishOptions, TlsConfiguration, Transport,
+    AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, NetworkOptions, PublishOptions,
+    TlsConfiguration, Transport,
 };
 
 use super::{
@@ -48,7 +49,12 @@ pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Library, E
         settings.set_ack_mode(AckMode::Manual);
     }
     let opened = AsyncClient::builder(settings).unbounded().try_build();
-    let (client, events) = opened.map_err(|why| why.to_string())?;
+    let (client, mut events) = opened.map_err(|why| why.to_string())?;
+    let mut network = NetworkOptions::new();
+    // Small packets go at once, not when the answer to the last one is there.
+    network.set_tcp_nodelay(true);
+    network.set_connection_timeout(endpoint.connect_timeout.as_secs().max(1));
+    events.set_network_options(network);
     Ok((Library::V4(client), Events::V4(Box::new(events))))
 }
 

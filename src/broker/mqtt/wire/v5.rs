@@ -9,8 +9,8 @@ use rumqttc::mqttbytes::v5::{
     SubscribeReasonCode,
 };
 use rumqttc::{
-    AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, PublishOptions, PublishResult, StateError,
-    TlsConfiguration, Transport,
+    AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, NetworkOptions, PublishOptions,
+    PublishResult, StateError, TlsConfiguration, Transport,
 };
 
 use super::{
@@ -39,13 +39,17 @@ pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Library, E
     if let Some((user, passcode)) = &address.login {
         settings.set_credentials(user.clone(), passcode.clone());
     }
+    let mut network = NetworkOptions::new();
+    // Small packets go at once, not when the answer to the last one is there.
+    network.set_tcp_nodelay(true);
     settings
         .set_keep_alive(endpoint.keep_alive)
         .set_connect_timeout(endpoint.connect_timeout)
         .set_max_packet_size(Some(endpoint.max_packet))
         .set_max_request_batch(BATCH)
         .set_outgoing_inflight_upper_limit(WINDOW)
-        .set_clean_start(true);
+        .set_clean_start(true)
+        .set_network_options(network);
     if options.is_manual {
         settings.set_ack_mode(AckMode::Manual);
     }
