@@ -14,6 +14,7 @@ mod rabbitmq;
 #[path = "../conversations/support/mod.rs"]
 mod support;
 
+mod account;
 mod accounting;
 mod innocents;
 mod outages;

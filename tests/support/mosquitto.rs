@@ -3,7 +3,7 @@
 //! A shell stands between: it starts the broker and ends it, by its process id, when its standard input ends. So the
 //! broker goes with the tests, however these end. Where Mosquitto is missing, that is an error: `tests/run` installs it.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -34,8 +34,17 @@ pub(crate) struct Mosquitto {
 impl Mosquitto {
     /// One with nothing in it, and with these lines added to its settings.
     pub(crate) async fn start(settings: &str) -> Mosquitto {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(Path::new(SERVER).exists(), "{SERVER} is missing; tests/run installs the package mosquitto");
+        loop {
+            let mut broker = Self::on_free_port(settings);
+            if broker.try_to_run().await {
+                return broker;
+            }
+        }
+    }
+
+    fn on_free_port(settings: &str) -> Mosquitto {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("stompgate-mosquitto-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
@@ -47,14 +56,18 @@ impl Mosquitto {
             folder.display()
         );
         std::fs::write(folder.join("mosquitto.conf"), config).unwrap();
-        let mut broker = Mosquitto { folder, port, running: None };
-        broker.run().await;
-        broker
+        Mosquitto { folder, port, running: None }
     }
 
     /// Where it takes connections.
     pub(crate) fn uri(&self) -> String {
         format!("mqtt://127.0.0.1:{}", self.port)
+    }
+
+    /// The port of it.
+    #[allow(dead_code, reason = "not every program that shares this file has a proxy before it")]
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Ends it as a power failure does; what it has written stays.
@@ -65,14 +78,30 @@ impl Mosquitto {
 
     /// Starts it again after [`Mosquitto::kill`].
     pub(crate) async fn run(&mut self) {
+        while !self.try_to_run().await {
+            sleep(Duration::from_millis(100)).await; // somebody has its port for a moment
+        }
+    }
+
+    /// Starts it, unless somebody has its port. Only its own log says that it is there: others may listen, too.
+    async fn try_to_run(&mut self) -> bool {
+        let log = self.folder.join("server.log");
         let _ = std::fs::remove_file(self.folder.join("keep"));
+        let _ = std::fs::remove_file(&log);
         let mut command = Command::new("sh");
         command.args(["-c", SCRIPT, "sh"]).arg(&self.folder).arg(SERVER);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
         self.running = Some(command.spawn().unwrap());
         let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            let log = std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default();
+        loop {
+            let log = std::fs::read_to_string(&log).unwrap_or_default();
+            if log.contains(" running\n") {
+                return true;
+            }
+            if log.contains("Address already in use") {
+                self.kill();
+                return false;
+            }
             assert!(Instant::now() < deadline && !log.contains("Error"), "Mosquitto does not start:\n{log}");
             sleep(Duration::from_millis(20)).await;
         }

@@ -231,12 +231,11 @@ async fn tend(copies: Arc<Copies>) {
     let mut first = true;
     while let Ok(live) = copies.line.up().await {
         if !std::mem::take(&mut first) {
-            match copies.subscribe(false).await {
-                Ok(()) => copies.mailbox.restored(),
-                Err(refused) => {
-                    copies.mailbox.end(refused);
-                    return;
-                }
+            // Ahead of what comes by this connection.
+            copies.mailbox.restored();
+            if let Err(refused) = copies.subscribe(false).await {
+                copies.mailbox.end(refused);
+                return;
             }
         }
         copies.line.gone(live.generation).await;

@@ -19,6 +19,8 @@ use crate::message::Pattern;
 
 /// So many subscriptions are on their way at a time when all are made again.
 const BATCH: usize = 64;
+/// Before the first connection nobody can have missed anything.
+const FIRST: u64 = 1;
 
 /// A connection, and what is read through it.
 pub(super) struct Lane {
@@ -27,6 +29,8 @@ pub(super) struct Lane {
     index: Mutex<Index>,
     /// The connection on which all subscriptions are there.
     open: watch::Sender<Option<Arc<Live>>>,
+    /// The last connection whose readers know that they may have missed something before it.
+    told: Mutex<u64>,
 }
 
 #[derive(Default)]
@@ -69,8 +73,9 @@ impl Lane {
     pub(super) fn start(common: &Arc<Common>, connector: &Arc<Connector>) -> Arc<Lane> {
         let lane = Arc::new_cyclic(|weak: &Weak<Lane>| {
             let weak = weak.clone();
-            let sink = move |_: &Arc<Live>, arrival: Arrival| {
+            let sink = move |live: &Arc<Live>, arrival: Arrival| {
                 if let Some(lane) = weak.upgrade() {
+                    lane.tell_restored(live);
                     lane.deliver(&arrival);
                 }
             };
@@ -79,6 +84,7 @@ impl Lane {
                 line: Line::start(connector, Plan::shared("shared"), sink),
                 index: Mutex::default(),
                 open: watch::Sender::new(None),
+                told: Mutex::new(FIRST),
             }
         });
         tokio::spawn(Arc::clone(&lane).run());
@@ -86,23 +92,29 @@ impl Lane {
     }
 
     async fn run(self: Arc<Self>) {
-        let mut first = true;
         while let Ok(live) = self.line.up().await {
             if !self.begin(&live).await {
                 self.line.gone(live.generation).await;
                 continue;
             }
-            if !std::mem::take(&mut first) {
-                for reader in self.everybody().iter().filter(|reader| reader.is_open) {
-                    reader.subscriber.restored();
-                }
-            }
+            self.tell_restored(&live);
             self.open.send_replace(Some(Arc::clone(&live)));
             self.watch(&live).await;
             self.open.send_replace(None);
         }
         for reader in self.everybody() {
             reader.subscriber.ended(&BrokerError::Unavailable);
+        }
+    }
+
+    /// Tells those who were there before that they may have missed something, ahead of what comes by this connection.
+    fn tell_restored(&self, live: &Live) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told != live.generation {
+            *told = live.generation;
+            for reader in self.everybody().iter().filter(|reader| reader.is_open) {
+                reader.subscriber.restored();
+            }
         }
     }
 

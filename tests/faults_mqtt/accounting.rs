@@ -1,0 +1,88 @@
+//! Kills and cuts at random moments, and an account of every message.
+//!
+//! A queue of MQTT is no store: what the broker has taken and not yet brought to a reader goes with its process, or with
+//! that reader's connection. So what is missing in the end must have been on its way when one of the faults came; and
+//! nothing comes twice without saying why. The environment variables are those of `faults/accounting.rs`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stompgate::broker::LinkState;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::account::{self, PUBLISHERS, Random, Shared, all, consume, from_environment, lock, publish, settled};
+use crate::mosquitto::Mosquitto;
+use crate::proxy::{Cut, Proxy};
+use crate::support::{Client, until as eventually};
+use crate::{gateway_at, until, uri};
+
+const QUEUES: [&str; 2] = ["one", "other"];
+/// Those of the gateway that all share.
+const SHARED_CONNECTIONS: usize = 2;
+/// What is on its way arrives within this time.
+const CALM: Duration = Duration::from_secs(5);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_what_was_on_its_way_at_a_fault_is_lost_and_doubles_say_why() {
+    let (kills, cuts) = (from_environment("KILLS", 3), from_environment("CUTS", 3));
+    let seed = from_environment("SEED", u64::from(getrandom::u32().unwrap()));
+    println!("STOMPGATE_FAULTS_KILLS={kills} STOMPGATE_FAULTS_CUTS={cuts} STOMPGATE_FAULTS_SEED={seed}");
+    let mut random = Random(seed);
+    let mut server = Mosquitto::start("").await;
+    let proxy = Proxy::before(server.port());
+    let gateway = Arc::new(gateway_at(uri(proxy.port()), |_| {}));
+    let account = account::open(&QUEUES);
+    let mut consumers = Vec::new();
+    let (done, is_done) = watch::channel(false);
+    for queue in QUEUES {
+        for mode in ["client", "client-individual"] {
+            let mut client = Client::connect_with(&gateway, "1.2", "heart-beat:0,5000\n").await;
+            client.subscribe(&format!("id:0\ndestination:/queue/{queue}\nack:{mode}\nprefetch-count:20")).await;
+            consumers.push(tokio::spawn(consume(client, queue, Arc::clone(&account), is_done.clone())));
+        }
+    }
+    let connections = SHARED_CONNECTIONS + consumers.len();
+    let (stop, is_stopped) = watch::channel(false);
+    let publish = |number| publish(Arc::clone(&gateway), number, Arc::clone(&account), is_stopped.clone());
+    let publishers: Vec<_> = (0..PUBLISHERS).map(|number| tokio::spawn(publish(number))).collect();
+
+    let mut on_their_way = HashSet::new();
+    let (mut kills_left, mut cuts_left) = (kills, cuts);
+    while kills_left + cuts_left > 0 {
+        sleep(Duration::from_millis(random.below(1000))).await;
+        on_their_way.extend(missing(&account));
+        let before = lock(&account).confirmed.clone();
+        if random.below(kills_left + cuts_left) < kills_left {
+            kills_left -= 1;
+            server.kill();
+            sleep(Duration::from_millis(random.below(1000))).await;
+            server.run().await;
+        } else {
+            cuts_left -= 1;
+            let accepted = proxy.accepted();
+            proxy.cut(if random.below(2) == 0 { Cut::Fin } else { Cut::Reset });
+            eventually("all connections again", || proxy.accepted() >= accepted + connections).await;
+        }
+        until(&gateway, LinkState::Up).await;
+        on_their_way.extend(lock(&account).confirmed.difference(&before).cloned());
+    }
+    sleep(Duration::from_millis(500)).await; // a time without faults, too
+    stop.send(true).unwrap();
+    all(publishers).await;
+    settled(&account, CALM).await;
+    done.send(true).unwrap();
+    all(consumers).await;
+    let account = lock(&account);
+    println!("{kills} kills, {cuts} cuts: {}", account.figures());
+    let lost: Vec<_> = account.missing().into_iter().filter(|message| !on_their_way.contains(*message)).collect();
+    assert!(lost.is_empty(), "lost without a fault: {lost:?}");
+    assert!(account.unexcused().is_empty(), "twice without a mark: {:?}", account.unexcused());
+    assert!(account.errors.is_empty(), "the broker came back in time, and yet: {:?}", account.errors);
+    assert!(account.confirmed.len() > 100, "too few to mean anything");
+}
+
+fn missing(account: &Shared) -> Vec<String> {
+    lock(account).missing().into_iter().cloned().collect()
+}
