@@ -89,7 +89,10 @@ impl Interceptor for Lifecycle {
             Event::Connect => Moment::Connect,
             Event::Disconnect => Moment::Disconnect,
             // What nobody answers must go on being refused for that.
-            Event::Subscribe(Destination::Application(_)) | Event::Send(_) => return Interest::None,
+            Event::Subscribe(Destination::Application(_))
+            | Event::Send(_)
+            | Event::Acknowledge(_)
+            | Event::Message(_) => return Interest::None,
             Event::Subscribe(_) => Moment::Subscribe,
             Event::Unsubscribe(_) => Moment::Unsubscribe,
         };

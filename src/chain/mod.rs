@@ -41,7 +41,7 @@ pub use routes::Routes;
 pub use settings::{OnError, Order, RouteSettings, Settings, TargetSettings};
 pub use step::RateLimit;
 
-use crate::message::{Destination, Handlers, Headers, Message, Outcome, Principal, Refusal, Text};
+use crate::message::{Destination, Handlers, Headers, Message, Outcome, Principal, Refusal, Settlement, Text};
 
 /// What a chain is made of. All methods but [`Interceptor::name`] do nothing unless they are written.
 ///
@@ -52,10 +52,13 @@ pub trait Interceptor: Send + Sync + 'static {
     /// For the log.
     fn name(&self) -> &str;
 
-    /// Whether it wants to see such an event. Asked for every frame, so it must be quick.
+    /// Whether it wants to see such an event. Asked for every frame, so it must be quick. Unless it is written, acknowledgements
+    /// and messages to subscribers are not wanted.
     fn interest(&self, event: Event<'_>) -> Interest {
-        let _ = event;
-        Interest::Ordered
+        match event {
+            Event::Acknowledge(_) | Event::Message(_) => Interest::None,
+            _ => Interest::Ordered,
+        }
     }
 
     /// A client has been authenticated. It may be refused, or be given another name.
@@ -82,14 +85,42 @@ pub trait Interceptor: Send + Sync + 'static {
         let _ = (subscription, context);
     }
 
+    /// An ACK or NACK of so many deliveries, before it is carried out; in a transaction, at its COMMIT. What comes out is
+    /// what becomes of them. A failure ends the session, as a refusal does.
+    async fn acknowledge(
+        &self,
+        settlement: Settlement,
+        deliveries: usize,
+        subscription: &Subscription,
+        context: &Context,
+    ) -> Result<Settlement, Rejection> {
+        let _ = (deliveries, subscription, context);
+        Ok(settlement)
+    }
+
+    /// A MESSAGE on its way to a subscription. `None` is not delivered, and counts as accepted; a failure rejects it without
+    /// requeue.
+    ///
+    /// Interest is asked for once, at the SUBSCRIBE and for what that reads, wildcards and all. A topic or an exchange is
+    /// then read for this subscriber alone; what is sent to users, and answers to a reply address, are not shown.
+    async fn message(
+        &self,
+        message: Message,
+        subscription: &Subscription,
+        context: &Context,
+    ) -> Result<Option<Message>, Rejection> {
+        let _ = (subscription, context);
+        Ok(Some(message))
+    }
+
     /// A session has ended, for this reason; once for each session that [`Interceptor::connect`] let in.
     async fn disconnect(&self, cause: &str, context: &Context) {
         let _ = (cause, context);
     }
 
-    /// How a SEND ended: everything that came of it is confirmed, or it was refused.
-    fn completed(&self, destination: &Destination, result: Result<&Outcome, &Refusal>, context: &Context) {
-        let _ = (destination, result, context);
+    /// How a SEND, or an ACK or NACK, ended: everything that came of it is confirmed, or it was refused.
+    fn completed(&self, event: Event<'_>, result: Result<&Outcome, &Refusal>, context: &Context) {
+        let _ = (event, result, context);
     }
 }
 
@@ -104,6 +135,10 @@ pub enum Event<'a> {
     Subscribe(&'a Destination),
     /// An UNSUBSCRIBE from this destination.
     Unsubscribe(&'a Destination),
+    /// An ACK or NACK of what came from this destination.
+    Acknowledge(&'a Destination),
+    /// MESSAGEs of a subscription to this destination.
+    Message(&'a Destination),
     /// The end of a session.
     Disconnect,
 }
@@ -245,10 +280,47 @@ impl Chain {
         self.disconnect_first(self.0.interceptors.len(), cause, context).await;
     }
 
-    /// Tells all how a SEND ended.
-    pub fn completed(&self, destination: &Destination, result: Result<&Outcome, &Refusal>, context: &Context) {
-        for (_, interceptor) in self.interested(Event::Send(destination)) {
-            interceptor.completed(destination, result, context);
+    /// Runs an ACK or NACK of so many deliveries through the chain.
+    ///
+    /// # Errors
+    /// When an interceptor does not let it pass.
+    pub async fn acknowledge(
+        &self,
+        mut settlement: Settlement,
+        deliveries: usize,
+        subscription: &Subscription,
+        context: &Context,
+    ) -> Result<Settlement, Rejection> {
+        for (_, interceptor) in self.interested(Event::Acknowledge(&subscription.destination)) {
+            let asked = interceptor.acknowledge(settlement, deliveries, subscription, context);
+            settlement = self.in_time(asked).await?;
+        }
+        Ok(settlement)
+    }
+
+    /// Runs a MESSAGE through the chain, on its way to a subscription.
+    ///
+    /// # Errors
+    /// When an interceptor does not let it pass.
+    pub async fn message(
+        &self,
+        mut message: Message,
+        subscription: &Subscription,
+        context: &Context,
+    ) -> Result<Option<Message>, Rejection> {
+        for (_, interceptor) in self.interested(Event::Message(&subscription.destination)) {
+            match self.in_time(interceptor.message(message, subscription, context)).await? {
+                Some(changed) => message = changed,
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(message))
+    }
+
+    /// Tells all how a SEND, an ACK or a NACK ended.
+    pub fn completed(&self, event: Event<'_>, result: Result<&Outcome, &Refusal>, context: &Context) {
+        for (_, interceptor) in self.interested(event) {
+            interceptor.completed(event, result, context);
         }
     }
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use crate::broker::{BrokerError, Confirmation, Link, Transaction};
 use crate::chain::{Answer, Cause, Chain, Context, Event, Failure, Interest, Rejection, Reply, Subscription, Verdict};
-use crate::message::{Destination, Handled, Headers, Message, Outcome, PublishOptions, Refusal, SharedSource, Source};
+use crate::message::{
+    DeliveryId, Destination, Handled, Headers, Message, Outcome, PublishOptions, Refusal, Settlement, SharedSource,
+    Source,
+};
 use crate::server::operation::Published;
 use crate::session::{Done, Request, SubscriptionKey, Ticket};
 
@@ -64,7 +67,7 @@ impl Chained {
         let cause = Cause::new(&message.destination, &message.headers);
         let sent = self.try_send(link, message, &cause).await;
         if let Err(refusal) = &sent {
-            self.chain.completed(cause.destination(), Err(refusal), &self.context);
+            self.chain.completed(Event::Send(cause.destination()), Err(refusal), &self.context);
         }
         sent
     }
@@ -89,7 +92,7 @@ impl Chained {
     /// When the broker did not take part of it.
     pub(super) async fn settle(&self, sent: Sent) -> Result<Done, Refusal> {
         let result = confirmed(sent.confirmations).await.map_err(Refusal::from);
-        self.chain.completed(&sent.destination, result.as_ref(), &self.context);
+        self.chain.completed(Event::Send(&sent.destination), result.as_ref(), &self.context);
         Ok(Done::Handled(Handled { outcome: result?, replies: sent.replies, status: sent.status }))
     }
 
@@ -107,13 +110,24 @@ impl Chained {
     ///
     /// # Errors
     /// When one of them is rejected, or the broker does not take them: then nothing is published (contract, §5).
-    pub(super) async fn commit(&self, link: &Arc<dyn Link>, transaction: Transaction) -> Result<Done, Refusal> {
-        let Transaction { messages, settlements } = transaction;
+    pub(super) async fn commit(
+        &self,
+        link: &Arc<dyn Link>,
+        transaction: Transaction,
+        observers: Vec<Option<Subscription>>,
+    ) -> Result<Done, Refusal> {
+        let Transaction { messages, mut settlements } = transaction;
         let destinations: Vec<_> = messages.iter().map(|message| message.destination.clone()).collect();
         let result = async {
             let mut answered = Answered::default();
             for message in messages {
                 answered.add(self.chain.send(message, &self.context).await.map_err(fatal)?);
+            }
+            for ((deliveries, settlement), observer) in settlements.iter_mut().zip(&observers) {
+                if let Some(subscription) = observer {
+                    let asked = self.chain.acknowledge(*settlement, deliveries.len(), subscription, &self.context);
+                    *settlement = asked.await.map_err(fatal)?;
+                }
             }
             let Answered { publish, replies } = answered;
             let transaction = Transaction { messages: publish, settlements };
@@ -121,11 +135,32 @@ impl Chained {
             Ok::<_, Refusal>(Handled { outcome, replies, status: None })
         };
         let result = result.await;
-        for destination in &destinations {
+        let acknowledged = observers.iter().flatten().map(|subscription| Event::Acknowledge(&subscription.destination));
+        for event in destinations.iter().map(Event::Send).chain(acknowledged) {
             let outcome = result.as_ref().map(|handled| &handled.outcome);
-            self.chain.completed(destination, outcome, &self.context);
+            self.chain.completed(event, outcome, &self.context);
         }
         result.map(Done::Handled)
+    }
+
+    /// Settles what the client has acknowledged, as the chain says.
+    ///
+    /// # Errors
+    /// When the chain, or the broker, does not let it.
+    pub(super) async fn acknowledge(
+        &self,
+        link: &Arc<dyn Link>,
+        deliveries: &[DeliveryId],
+        settlement: Settlement,
+        subscription: &Subscription,
+    ) -> Result<Done, Refusal> {
+        let asked = self.chain.acknowledge(settlement, deliveries.len(), subscription, &self.context);
+        let result = match asked.await {
+            Ok(settlement) => link.settle(deliveries, settlement).await.map_err(Refusal::from),
+            Err(rejection) => Err(fatal(rejection)),
+        };
+        self.chain.completed(Event::Acknowledge(&subscription.destination), result.as_ref(), &self.context);
+        result.map(Done::Outcome)
     }
 
     /// Has a handler answer a SUBSCRIBE.
@@ -151,10 +186,11 @@ impl Chained {
         is_wanted.then(|| (self.clone(), subscription(key, destination)))
     }
 
-    /// The subscription, if the chain wants to know of its end.
+    /// The subscription, if the chain wants to know more of it.
     pub(super) fn observed(&self, key: SubscriptionKey, request: &Request) -> Option<Subscription> {
         let destination = resource(request)?;
-        let is_wanted = self.interest(Event::Unsubscribe(&destination)) != Interest::None;
+        let events = [Event::Unsubscribe(&destination), Event::Acknowledge(&destination), Event::Message(&destination)];
+        let is_wanted = events.into_iter().any(|event| self.interest(event) != Interest::None);
         is_wanted.then(|| subscription(key, destination))
     }
 

@@ -92,6 +92,18 @@ impl Consumers {
         self.open.is_empty()
     }
 
+    /// Whether it delivers.
+    pub(super) fn is_open(&self, key: SubscriptionKey) -> bool {
+        self.open.contains_key(&key)
+    }
+
+    /// The subscription whose deliveries the broker names so.
+    pub(super) fn key_of(&self, deliveries: u64) -> Option<SubscriptionKey> {
+        let open = self.open.iter().map(|(key, consumer)| (*key, consumer.deliveries));
+        let cancelled = self.cancelled.iter().map(|cancelled| (cancelled.key, cancelled.deliveries));
+        open.chain(cancelled).find(|(_, named)| *named == Some(deliveries)).map(|(key, _)| key)
+    }
+
     /// Subscriptions that deliver.
     pub(super) fn len(&self) -> usize {
         self.open.len()

@@ -9,7 +9,7 @@ use stompgate::chain::{
 };
 use stompgate::config::Config;
 use stompgate::gateway::{Builder, Gateway};
-use stompgate::message::{Destination, Message, Outcome, Principal, Refusal, Separators};
+use stompgate::message::{Destination, Message, Outcome, Principal, Refusal, Separators, Settlement};
 use tokio::sync::Semaphore;
 
 use crate::support::{Client, builder, until};
@@ -51,6 +51,19 @@ async fn a_handler_is_called_and_its_result_goes_to_the_topic_of_that_name() {
             .with("stompgate-user", "ada")
             .without("other");
     }
+}
+
+/// The example of Spring's documentation, *Flow of Messages*: a `GreetingController` with `@MessageMapping("/greeting")`.
+#[tokio::test]
+async fn springs_documented_greeting_comes_to_its_topic() {
+    let gateway = started(builder(|_| {}).handler("/app/greeting", |request| async move {
+        let greeting = String::from_utf8_lossy(&request.body).into_owned();
+        Ok(Some(Answer::text(format!("[12:00: {greeting}"))))
+    }));
+    let mut reader = reader(&gateway, "/topic/greeting").await;
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.send("SEND\ndestination:/app/greeting\ncontent-type:text/plain\n\nHello").await;
+    reader.expect("MESSAGE").await.with("destination", "/topic/greeting").saying("[12:00: Hello");
 }
 
 #[tokio::test]
@@ -345,6 +358,8 @@ impl Interceptor for Diary {
     fn interest(&self, event: Event<'_>) -> Interest {
         match event {
             Event::Send(Destination::Topic(name)) if name.as_str() == "unseen" => Interest::None,
+            Event::Message(Destination::Topic(name)) if name.first() != "shown" => Interest::None,
+            Event::Message(Destination::User { .. }) => Interest::None,
             _ => Interest::Ordered,
         }
     }
@@ -384,10 +399,101 @@ impl Interceptor for Diary {
         self.note(format!("disconnect {} {cause}", context.principal.name));
     }
 
-    fn completed(&self, destination: &Destination, result: Result<&Outcome, &Refusal>, _: &Context) {
-        let result = result.map(|outcome| outcome.routed).map_err(|refusal| refusal.code);
-        self.note(format!("completed {destination} {result:?}"));
+    async fn acknowledge(
+        &self,
+        settlement: Settlement,
+        deliveries: usize,
+        subscription: &Subscription,
+        _: &Context,
+    ) -> Result<Settlement, Rejection> {
+        self.note(format!("{settlement:?} {deliveries} of {}", subscription.destination));
+        match &subscription.destination {
+            Destination::Queue(name) if name == "kept" => Err(Refusal::rejected("it is to be kept").into()),
+            Destination::Queue(name) if name == "again" && settlement == Settlement::Accept => Ok(Settlement::Requeue),
+            _ => Ok(settlement),
+        }
     }
+
+    async fn message(
+        &self,
+        mut message: Message,
+        subscription: &Subscription,
+        context: &Context,
+    ) -> Result<Option<Message>, Rejection> {
+        match &*message.body {
+            b"hidden" => return Ok(None),
+            b"broken" => return Err(Failure::new(500, "it cannot be shown").into()),
+            b"end" => return Err(Refusal::rejected("not for you").into()),
+            _ => {}
+        }
+        message.headers.set("shown-to", context.principal.name.clone());
+        message.headers.set("through", subscription.destination.to_string());
+        Ok(Some(message))
+    }
+
+    fn completed(&self, event: Event<'_>, result: Result<&Outcome, &Refusal>, _: &Context) {
+        let result = result.map(|outcome| outcome.routed).map_err(|refusal| refusal.code);
+        match event {
+            Event::Send(destination) => self.note(format!("completed {destination} {result:?}")),
+            Event::Acknowledge(destination) => self.note(format!("settled {destination} {result:?}")),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_interceptor_sees_and_changes_what_acknowledgements_do() {
+    let diary = Diary::default();
+    let gateway = started(builder(|_| {}).interceptor(diary.clone()));
+    let mut client = Client::connect(&gateway, "1.2").await;
+    for body in ["1", "2"] {
+        client.does(&format!("SEND\ndestination:/queue/again\n\n{body}")).await;
+    }
+    client.subscribe("id:0\ndestination:/queue/again\nack:client").await;
+    client.expect("MESSAGE").await.saying("1");
+    let last = client.expect("MESSAGE").await.saying("2").get("ack");
+    client.send(format!("ACK\nid:{last}")).await;
+    client.expect("MESSAGE").await.saying("1").with("redelivered", "true");
+    let last = client.expect("MESSAGE").await.saying("2").with("redelivered", "true").get("ack");
+    client.does("BEGIN\ntransaction:t").await;
+    client.does(&format!("NACK\nid:{last}\nrequeue:false\ntransaction:t")).await;
+    client.does("COMMIT\ntransaction:t").await;
+    client.does("SEND\ndestination:/queue/kept\n\nx").await;
+    client.subscribe("id:1\ndestination:/queue/kept\nack:client-individual").await;
+    let kept = client.expect("MESSAGE").await.get("ack");
+    client.does("UNSUBSCRIBE\nid:1").await;
+    client.send(format!("ACK\nid:{kept}")).await;
+    client.expect_error("rejected", 1008).await.about("to be kept");
+    let seen = |word: &str| diary.lines().into_iter().filter(|line| line.contains(word)).collect::<Vec<_>>();
+    assert_eq!(seen(" of "), ["Accept 2 of /queue/again", "Reject 2 of /queue/again", "Accept 1 of /queue/kept"]);
+    let settled = ["/queue/again Ok(true)", "/queue/again Ok(true)", "/queue/kept Err(\"rejected\")"];
+    assert_eq!(seen("settled"), settled.map(|line| format!("settled {line}")));
+}
+
+#[tokio::test]
+async fn an_interceptor_that_asks_for_it_sees_what_subscribers_get() {
+    let gateway = started(builder(|_| {}).interceptor(Diary::default()));
+    let mut reader = Client::connect_with(&gateway, "1.2", "login:ada").await;
+    reader.subscribe("id:0\ndestination:/topic/shown/#").await;
+    reader.subscribe("id:1\ndestination:/topic/plain").await;
+    reader.subscribe("id:2\ndestination:/queue/q").await;
+    let mut client = Client::connect(&gateway, "1.2").await;
+    for body in ["1", "hidden", "broken", "2"] {
+        client.does(&format!("SEND\ndestination:/topic/shown/a\n\n{body}")).await.without("routed");
+        client.does(&format!("SEND\ndestination:/queue/q\n\n{body}")).await;
+    }
+    let mut told = Vec::new();
+    for _ in 0..4 {
+        let message = reader.expect("MESSAGE").await.with("shown-to", "ada");
+        told.push((message.get("through"), message.body()));
+    }
+    told.sort();
+    let expected = [("/queue/q", "1"), ("/queue/q", "2"), ("/topic/shown/#", "1"), ("/topic/shown/#", "2")];
+    assert_eq!(told, expected.map(|(through, body)| (through.to_owned(), body.to_owned())));
+    client.does("SEND\ndestination:/topic/plain\n\nhidden").await;
+    reader.expect("MESSAGE").await.with("subscription", "1").without("shown-to").saying("hidden");
+    client.does("SEND\ndestination:/topic/shown/b\n\nend").await;
+    reader.expect_error("rejected", 1008).await.about("not for you");
 }
 
 #[tokio::test]

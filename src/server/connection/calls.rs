@@ -79,7 +79,7 @@ impl Connection {
     }
 
     /// The chain, if it has an interest in such an event.
-    fn chained(&self, event: Event<'_>) -> Option<(&Chained, Interest)> {
+    pub(super) fn chained(&self, event: Event<'_>) -> Option<(&Chained, Interest)> {
         let chained = self.chained.as_ref()?;
         let interest = chained.interest(event);
         (interest != Interest::None).then_some((chained, interest))
@@ -137,12 +137,15 @@ impl Connection {
         ticket: Ticket,
         transaction: Transaction,
     ) -> Result<Operation, Transaction> {
-        match self.chained.clone().filter(|chained| chained.is_interested(&transaction)) {
+        let Some(chained) = &self.chained else { return Err(transaction) };
+        let observers = self.observers(&transaction);
+        let is_wanted = observers.iter().any(Option::is_some) || chained.is_interested(&transaction);
+        match is_wanted.then(|| chained.clone()) {
             Some(chained) => {
                 let link = Arc::clone(link);
                 let published = Published { since: self.handled, messages: transaction.messages.len() };
                 Ok(Box::pin(async move {
-                    Completed::Done(ticket, Some(published), chained.commit(&link, transaction).await)
+                    Completed::Done(ticket, Some(published), chained.commit(&link, transaction, observers).await)
                 }))
             }
             None => Err(transaction),
@@ -159,6 +162,7 @@ impl Connection {
         };
         let admission = self.chained.as_ref().and_then(|chained| chained.admission(key, &request));
         self.observed.extend(self.chained.as_ref().and_then(|chained| chained.observed(key, &request)));
+        let request = self.apart(key, request);
         let opening = self.open(link, ticket, key, request, snapshot.is_some());
         let snapshot = snapshot.and_then(|question| Some((self.chained.clone()?, question)));
         self.operation = match (&admission, &snapshot) {
@@ -210,21 +214,6 @@ impl Connection {
             }
             other => self.on_completed(other),
         }
-    }
-
-    /// Adds to an UNSUBSCRIBE that the chain learns of it, if it wants to.
-    pub(super) fn observe_end(&mut self, key: SubscriptionKey) {
-        let Some(index) = self.observed.iter().position(|subscription| subscription.number == key.0) else { return };
-        let subscription = self.observed.swap_remove(index);
-        let (Some(chained), operation) = (self.chained.clone(), self.operation.take()) else { return };
-        self.operation = Some(Box::pin(async move {
-            let completed = match operation {
-                Some(operation) => operation.await,
-                None => Completed::Nothing,
-            };
-            chained.chain.unsubscribe(&subscription, &chained.context).await;
-            completed
-        }));
     }
 }
 

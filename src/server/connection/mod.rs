@@ -10,6 +10,7 @@
 
 mod calls;
 mod count;
+mod observed;
 mod perform;
 mod shown;
 
@@ -43,6 +44,7 @@ use crate::session::{Action, Done, Input, Session, SubscriptionKey, Ticket};
 use crate::stomp::{Decoder, Item as Decoded, Limits};
 use calls::Calls;
 pub(super) use count::outcome_of;
+use observed::{Intercepted, Interception};
 
 /// Frames and heart-beats of one client that are handled before other tasks have their turn.
 const FRAMES_AT_A_TIME: usize = 64;
@@ -84,8 +86,10 @@ pub(super) struct Connection {
     /// The interceptor chain, if there is one, from CONNECT on.
     chained: Option<Chained>,
     calls: Calls,
-    /// Subscriptions whose end the chain wants to know of.
+    /// Subscriptions of which the chain wants to know more.
     observed: Vec<Subscription>,
+    /// A message that the chain looks at before it is delivered.
+    interception: Option<Interception>,
     /// The code of the ERROR that ended the session.
     error: Option<Text>,
     /// The will, once the session has ended without DISCONNECT.
@@ -125,6 +129,7 @@ enum Event {
     Confirmed(Ticket, Option<Published>, Result<Outcome, Refusal>),
     Answered(Ticket, Option<Published>, Result<Done, Refusal>),
     Consumer(SubscriptionKey, BrokerEvent),
+    Intercepted(Intercepted),
     Timer,
 }
 
@@ -166,6 +171,7 @@ impl Connection {
             chained: None,
             calls: Calls::default(),
             observed: Vec::new(),
+            interception: None,
             error: None,
             will: None,
             closing: None,
@@ -258,6 +264,12 @@ impl Connection {
             self.operation = None;
             return Poll::Ready(Event::Completed(completed));
         }
+        if let Some(interception) = &mut self.interception
+            && let Poll::Ready(intercepted) = interception.as_mut().poll(context)
+        {
+            self.interception = None;
+            return Poll::Ready(Event::Intercepted(intercepted));
+        }
         if !self.confirmations.is_empty()
             && let Poll::Ready(Some(confirmed)) = Pin::new(&mut self.confirmations).poll_next(context)
         {
@@ -282,7 +294,7 @@ impl Connection {
 
     /// Deliveries are gathered, so that they leave in one write, but not for so long that the first one waits for many.
     fn poll_consumers(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        if self.consumers.is_empty() {
+        if self.consumers.is_empty() || self.interception.is_some() {
             return Poll::Pending;
         }
         self.held_back = !self.outbox.has_room();
@@ -414,6 +426,7 @@ impl Connection {
             Event::Confirmed(ticket, published, result) => self.on_confirmed(ticket, published, result),
             Event::Answered(ticket, published, result) => self.on_answered(ticket, published, result),
             Event::Consumer(key, event) => self.on_consumer(key, event),
+            Event::Intercepted(intercepted) => self.on_intercepted(intercepted),
             Event::Timer => self.on_timer(),
         }
     }
@@ -527,7 +540,7 @@ impl Connection {
             }
             return;
         }
-        self.input(Input::Delivery(key, delivery));
+        self.pass_on(key, delivery);
     }
 
     /// Settles what was delivered with `ack:auto`, now that it has been written.

@@ -35,7 +35,7 @@ impl Connection {
             }
             (Action::Close(code, reason), _) => self.closing = Some((code, reason)),
             (Action::PublishWill(will), _) => self.will = Some(will),
-            (Action::Forget(key), _) => self.consumers.forget(key, &self.writing.settle),
+            (Action::Forget(key), _) => self.forget(key),
             (Action::Unsubscribe(ticket, key, delete), _) => {
                 self.unsubscribe(ticket, key, delete);
                 self.observe_end(key);
@@ -53,7 +53,7 @@ impl Connection {
                 }
             }
             (Action::Settle(ticket, deliveries, settlement), Some(link)) => {
-                self.confirm(ticket, None, link.settle(&deliveries, settlement));
+                self.settle(link, ticket, deliveries, settlement);
             }
             (Action::Commit(ticket, transaction), Some(link)) => {
                 for message in &transaction.messages {
@@ -116,7 +116,7 @@ impl Connection {
         self.input(Input::Done(ticket, Ok(Done::Outcome(Outcome::DONE))));
     }
 
-    fn confirm(&mut self, ticket: Ticket, published: Option<Published>, confirmation: Confirmation) {
+    pub(super) fn confirm(&mut self, ticket: Ticket, published: Option<Published>, confirmation: Confirmation) {
         match confirmation {
             Confirmation::Ready(result) => self.on_confirmed(ticket, published, result.map_err(Refusal::from)),
             Confirmation::Waiting(_) => self.confirmations.push(Pending { ticket, published, confirmation }),
