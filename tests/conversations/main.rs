@@ -14,6 +14,7 @@ mod access;
 mod acks;
 mod api;
 mod app;
+mod app_answers;
 mod app_http;
 mod bad_input;
 mod connect;

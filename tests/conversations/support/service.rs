@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub(crate) enum Answer {
     Last(Vec<u8>),
     /// Never answers.
     Silence,
+    /// Writes the first bytes, and then the others over and over.
+    Endless(Vec<u8>, Vec<u8>),
 }
 
 /// A whole answer.
@@ -43,14 +46,33 @@ pub(crate) fn answer_with(status: &str, headers: &str, body: &str) -> Answer {
 
 impl Service {
     pub(crate) async fn start(answers: impl Into<Vec<Answer>>) -> Self {
+        Self::start_with(answers.into(), None).await
+    }
+
+    /// The same over TLS.
+    pub(crate) async fn start_tls(answers: impl Into<Vec<Answer>>, acceptor: TlsAcceptor) -> Self {
+        Self::start_with(answers.into(), Some(acceptor)).await
+    }
+
+    async fn start_with(answers: Vec<Answer>, acceptor: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let (calls, answers) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(answers.into())));
+        let (calls, answers) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(answers)));
         let noted = Arc::clone(&calls);
         let serving = tokio::spawn(async move {
             let mut clients = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                clients.spawn(serve(stream, Arc::clone(&noted), Arc::clone(&answers)));
+                let (acceptor, noted, answers) = (acceptor.clone(), Arc::clone(&noted), Arc::clone(&answers));
+                clients.spawn(async move {
+                    match acceptor {
+                        None => serve(stream, noted, answers).await,
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                serve(stream, noted, answers).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Service { address, calls, serving }
@@ -86,7 +108,11 @@ impl Call {
     }
 }
 
-async fn serve(mut stream: TcpStream, calls: Arc<Mutex<Vec<Call>>>, answers: Arc<Mutex<Vec<Answer>>>) {
+async fn serve(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    calls: Arc<Mutex<Vec<Call>>>,
+    answers: Arc<Mutex<Vec<Answer>>>,
+) {
     let mut bytes = Vec::new();
     loop {
         let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
@@ -118,6 +144,14 @@ async fn serve(mut stream: TcpStream, calls: Arc<Mutex<Vec<Call>>>, answers: Arc
             }
             Answer::Last(bytes) => {
                 let _ = stream.write_all(&bytes).await;
+                let _ = stream.shutdown().await;
+                return;
+            }
+            Answer::Endless(first, others) => {
+                let mut is_read = stream.write_all(&first).await.is_ok();
+                while is_read {
+                    is_read = stream.write_all(&others).await.is_ok();
+                }
                 return;
             }
             Answer::Silence => std::future::pending().await,
