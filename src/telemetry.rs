@@ -71,7 +71,7 @@ impl Settings {
                 ));
             }
         }
-        let mut directives = self.level.replace(' ', "");
+        let mut directives = format!("{SILENT},{}", self.level.replace(' ', ""));
         for session in watched {
             let _ = write!(directives, ",[{SPAN}{{id={session}}}]=trace"); // a String takes everything
         }
@@ -81,6 +81,8 @@ impl Settings {
     }
 }
 
+/// The client of RabbitMQ writes down every message that comes back unrouted, body and all. Whoever sent it is told.
+const SILENT: &str = "lapin::returned_messages=off";
 /// The name of the span that each session has, with its name as the field `id`.
 const SPAN: &str = "session";
 /// Sessions that may be watched at a time: each costs something with every event.
@@ -179,5 +181,14 @@ mod tests {
         for bad in ["inof", "", "info,", "stompgate=loud", "stompgate"] {
             assert!(check(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn bodies_that_the_broker_gives_back_are_not_written_down() {
+        let filter = Settings { level: "trace".to_owned(), ..Settings::default() }.filter().unwrap();
+        tracing::subscriber::with_default(Registry::default().with(filter), || {
+            assert!(tracing::enabled!(target: "lapin::channels", tracing::Level::WARN));
+            assert!(!tracing::enabled!(target: "lapin::returned_messages", tracing::Level::ERROR));
+        });
     }
 }
