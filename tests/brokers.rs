@@ -34,6 +34,9 @@ mod harness;
 #[path = "support/mosquitto.rs"]
 mod mosquitto;
 #[cfg(feature = "mqtt")]
+#[path = "mqtt/durable.rs"]
+mod mqtt_durable;
+#[cfg(feature = "mqtt")]
 #[path = "mqtt/outage.rs"]
 mod mqtt_outage;
 #[cfg(feature = "amqp")]

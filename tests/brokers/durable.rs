@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stompgate::broker::{Broker, BrokerError, Source};
-use stompgate::message::{Destination, DurableName, Outcome, Usage};
+use stompgate::message::{Destination, DurableName, Usage};
 
 use crate::harness::{Client, Reader};
 
@@ -37,7 +37,7 @@ pub(crate) async fn a_durable_subscription_outlives_its_reader(broker: Arc<dyn B
     reader.take("2").await;
     reader.take("3").await;
     reader.subscription.cancel(true).await.unwrap();
-    assert_eq!(client.publish(client.message("/topic/a", "4")).await, Ok(Outcome::UNROUTED));
+    assert_eq!(client.publish(client.message("/topic/a", "4")).await, Ok(client.unrouted()));
 }
 
 pub(crate) async fn a_durable_subscription_has_one_reader(broker: Arc<dyn Broker>) {
@@ -63,7 +63,7 @@ pub(crate) async fn another_pattern_under_the_same_name_keeps_what_waits(broker:
     drop(open(&client, &name, "/topic/a").await.unwrap());
     client.send("/topic/a", "1").await;
     let mut reader = open(&client, &name, "/topic/b/+").await.unwrap();
-    assert_eq!(client.publish(client.message("/topic/a", "2")).await, Ok(Outcome::UNROUTED));
+    assert_eq!(client.publish(client.message("/topic/a", "2")).await, Ok(client.unrouted()));
     client.send("/topic/b/c", "3").await;
     reader.take("1").await;
     reader.take("3").await;

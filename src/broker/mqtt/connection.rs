@@ -5,7 +5,7 @@
 //! connection, so that the broker never takes two of them for one, and nobody fights for a name.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +17,9 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::address::{Address, Scheme};
+use super::names::FENCES;
 use super::settings::{Settings, Version};
-use super::wire::{self, Arrival, Client, Driver, Endpoint, Event, Fault, Granted, Options};
+use super::wire::{self, Arrival, Client, Driver, Endpoint, Event, Fault, Granted, Options, Packet, Published};
 use crate::broker::base64::base64url;
 use crate::broker::{BrokerError, LinkState, backoff};
 
@@ -45,13 +46,24 @@ struct Status {
 }
 
 /// What a connection is for.
-#[derive(Clone, Copy)]
 pub(super) struct Plan {
     name: &'static str,
     receive_maximum: Option<u16>,
     is_manual: bool,
     /// Without it, the broker is not up.
     is_vital: bool,
+    /// With a session that has a name.
+    session: Option<Session>,
+}
+
+/// A session that others can find by its name.
+pub(super) struct Session {
+    /// The name of the client.
+    pub(super) client_id: String,
+    /// Seconds for which the broker keeps it without a connection. `None`: it is begun anew, and ends at once.
+    pub(super) lasts: Option<u32>,
+    /// A connection that is not touched when somebody takes the session over.
+    pub(super) witness: Arc<Line>,
 }
 
 /// What gets the messages.
@@ -65,11 +77,18 @@ pub(super) struct Line {
     sink: Sink,
     /// Nobody needs it any more.
     ended: watch::Sender<bool>,
+    /// Its task has ended, and its last connection is closed.
+    over: watch::Sender<bool>,
+    /// Somebody else goes on with its session.
+    taken_over: AtomicBool,
     /// Why the broker did not accept it, the last time that it said so.
     refused: watch::Sender<Option<String>>,
     live: watch::Sender<Option<Arc<Live>>>,
     generations: AtomicU64,
 }
+
+/// Ends a line unless it is kept: for whoever opens one, and may give up at any time.
+pub(super) struct Trial(Option<Arc<Line>>);
 
 /// A connection that was there when it was asked for.
 pub(super) struct Live {
@@ -153,11 +172,14 @@ impl Connector {
     }
 
     /// A connection that has been accepted.
-    async fn connect(&self, plan: Plan) -> Result<(Client, Driver, Granted), Fault> {
-        let mut random = [0; 8];
-        getrandom::fill(&mut random).map_err(|why| Fault::Lost(why.to_string()))?;
+    async fn connect(&self, plan: &Plan) -> Result<(Client, Driver, Granted), Fault> {
+        let client_id = match &plan.session {
+            Some(session) => session.client_id.clone(),
+            None => format!("{}-{}", self.client_id, random::<8>().ok_or(Fault::Lost("no randomness".to_owned()))?),
+        };
         let options = Options {
-            client_id: format!("{}-{}", self.client_id, base64url(&random)),
+            client_id,
+            lasts: plan.session.as_ref().and_then(|session| session.lasts),
             receive_maximum: plan.receive_maximum,
             is_manual: plan.is_manual,
         };
@@ -203,12 +225,17 @@ impl Connector {
 impl Plan {
     /// One that everybody shares.
     pub(super) fn shared(name: &'static str) -> Self {
-        Plan { name, receive_maximum: None, is_manual: false, is_vital: true }
+        Plan { name, receive_maximum: None, is_manual: false, is_vital: true, session: None }
     }
 
     /// One for a reader that acknowledges, and may have so much unsettled.
     pub(super) fn dedicated(name: &'static str, prefetch: u16) -> Self {
-        Plan { name, receive_maximum: Some(prefetch.max(1)), is_manual: true, is_vital: false }
+        Plan { name, receive_maximum: Some(prefetch.max(1)), is_manual: true, is_vital: false, session: None }
+    }
+
+    /// The same, with a session that has a name.
+    pub(super) fn named(name: &'static str, prefetch: u16, session: Session) -> Self {
+        Plan { session: Some(session), ..Plan::dedicated(name, prefetch) }
     }
 }
 
@@ -232,6 +259,8 @@ impl Line {
             connector: Arc::clone(connector),
             sink: Box::new(sink),
             ended: watch::Sender::new(false),
+            over: watch::Sender::new(false),
+            taken_over: AtomicBool::new(false),
             refused: watch::Sender::new(None),
             live: watch::Sender::new(None),
             generations: AtomicU64::new(0),
@@ -240,6 +269,7 @@ impl Line {
         let task = Arc::clone(&line);
         tokio::spawn(async move {
             task.keep().await;
+            task.over.send_replace(true);
             task.connector.status.running.send_modify(|running| *running -= 1);
         });
         line
@@ -253,6 +283,43 @@ impl Line {
     /// Ends it, after what has been handed over.
     pub(super) fn end(&self) {
         self.ended.send_replace(true);
+    }
+
+    /// Ends it, and comes back when its connection is closed.
+    pub(super) async fn end_now(&self) {
+        self.end();
+        // The sender is here, so it cannot be dropped before.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+
+    /// Whether it ended because somebody else goes on with its session.
+    pub(super) fn is_taken_over(&self) -> bool {
+        self.taken_over.load(Ordering::Acquire)
+    }
+
+    /// Whether the broker still answers on this connection.
+    async fn answers(&self, generation: u64) -> bool {
+        let live = self.now().filter(|live| live.generation == generation);
+        let (Some(live), Some(random)) = (live, random::<16>()) else { return false };
+        let packet = Packet { topic: format!("{FENCES}{random}"), qos: 1, ..Packet::default() };
+        let published = tokio::time::timeout(CLOSING, live.client.publish(packet)).await;
+        matches!(published, Ok(Published::Taken(_) | Published::Refused(_)))
+    }
+
+    /// The connection beside one with a session.
+    fn witness(&self) -> Option<&Arc<Line>> {
+        self.plan.session.as_ref().filter(|session| session.lasts.is_some()).map(|session| &session.witness)
+    }
+
+    /// Whether somebody else has the session now. To connect again would be to fight for it. Few brokers say so (Mosquitto
+    /// 2.0.11 does not); but they have closed this connection, and answer on one that was there before.
+    async fn has_lost_its_session(&self, fault: &Fault, witnessed: Option<u64>) -> bool {
+        let Some(witness) = self.witness() else { return false };
+        match witnessed {
+            _ if *fault == Fault::TakenOver => true,
+            Some(generation) => witness.answers(generation).await,
+            None => false,
+        }
     }
 
     /// Comes back when it is ended, or the broker is closed.
@@ -311,12 +378,20 @@ impl Line {
             let connected = tokio::select! {
                 biased;
                 () = self.finished() => return,
-                connected = self.connector.connect(self.plan) => connected,
+                connected = self.connector.connect(&self.plan) => connected,
             };
             match connected {
                 Ok((client, driver, granted)) => {
                     let begun = Instant::now();
-                    self.hold(client, driver, granted).await;
+                    let witnessed = self.witness().and_then(|witness| witness.now()).map(|live| live.generation);
+                    let fault = self.hold(client, driver, granted).await;
+                    if let Some(fault) = fault
+                        && self.has_lost_its_session(&fault, witnessed).await
+                    {
+                        self.taken_over.store(true, Ordering::Release);
+                        self.end();
+                        return;
+                    }
                     attempt = backoff::after(attempt, begun.elapsed(), self.connector.reconnect_max);
                 }
                 Err(fault) => {
@@ -341,7 +416,7 @@ impl Line {
     }
 
     /// Lends a connection out until it breaks or the broker is closed.
-    async fn hold(&self, client: Client, mut driver: Driver, granted: Granted) {
+    async fn hold(&self, client: Client, mut driver: Driver, granted: Granted) -> Option<Fault> {
         let generation = self.generations.fetch_add(1, Ordering::Relaxed) + 1;
         if self.plan.is_vital {
             info!(connection = self.plan.name, generation, "connected to the broker");
@@ -366,9 +441,10 @@ impl Line {
         self.live.send_replace(None);
         self.connector.connections.fetch_sub(1, Ordering::Relaxed);
         self.connector.set_state(self.index, LinkState::Recovering);
-        if let Some(fault) = fault {
+        if let Some(fault) = &fault {
             warn!(connection = self.plan.name, generation, ?fault, "the connection to the broker is gone");
         }
+        fault
     }
 
     async fn drive(&self, live: &Arc<Live>, driver: &mut Driver) -> Fault {
@@ -380,6 +456,33 @@ impl Line {
             }
         }
     }
+}
+
+impl Trial {
+    /// Watches over this one.
+    pub(super) fn of(line: &Arc<Line>) -> Self {
+        Trial(Some(Arc::clone(line)))
+    }
+
+    /// It is to stay.
+    pub(super) fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if let Some(line) = &self.0 {
+            line.end();
+        }
+    }
+}
+
+/// Random letters; `None` where there is no randomness.
+fn random<const BYTES: usize>() -> Option<String> {
+    let mut random = [0; BYTES];
+    getrandom::fill(&mut random).ok()?;
+    Some(base64url(&random))
 }
 
 /// TLS by rustls, with ring as its one crypto provider.

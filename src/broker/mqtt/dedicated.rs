@@ -6,7 +6,8 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 
-use super::connection::{Connector, Line, Live, Plan};
+use super::connection::{Connector, Line, Live, Plan, Trial};
+use super::durable::{Durable, Durables};
 use super::mailbox::Mailbox;
 use super::names;
 use super::properties::Reading;
@@ -35,6 +36,8 @@ pub(super) enum Home {
     Queue(Arc<Queues>, Arc<Member>),
     /// A topic with acknowledgements.
     Topic(Arc<Copies>),
+    /// A topic's messages that outlive the reader.
+    Durable(Arc<Durables>, Arc<Durable>),
     /// A reply address.
     Reply(Arc<Replies>),
 }
@@ -98,6 +101,7 @@ impl Home {
         match self {
             Home::Queue(_, member) => &member.mailbox,
             Home::Topic(copies) => &copies.mailbox,
+            Home::Durable(_, durable) => &durable.mailbox,
             Home::Reply(replies) => &replies.mailbox,
         }
     }
@@ -121,10 +125,11 @@ impl Subscription for Dedicated {
         }
     }
 
-    async fn cancel(&mut self, _delete: bool) -> Result<(), BrokerError> {
+    async fn cancel(&mut self, delete: bool) -> Result<(), BrokerError> {
         match &self.home {
             Home::Queue(queues, member) => queues.stop(member),
             Home::Topic(copies) => copies.stop().await,
+            Home::Durable(durables, durable) => durables.stop(durable, delete).await?,
             Home::Reply(replies) => {
                 replies.mailbox.stop();
                 replies.shared.close_now(&replies.filter).await;
@@ -144,6 +149,7 @@ impl Drop for Dedicated {
         match &self.home {
             Home::Queue(queues, member) => queues.leave(member),
             Home::Topic(copies) => copies.line.end(),
+            Home::Durable(durables, durable) => durables.leave(durable),
             Home::Reply(replies) => {
                 let guard = replies.guard.lock().unwrap_or_else(PoisonError::into_inner).take();
                 drop(guard);
@@ -178,10 +184,9 @@ impl Copies {
                 mailbox: Mailbox::new(prefetch, max_waiting),
             }
         });
-        if let Err(refused) = copies.subscribe(true).await {
-            copies.line.end();
-            return Err(refused);
-        }
+        let trial = Trial::of(&copies.line);
+        copies.subscribe(true).await?;
+        trial.keep();
         tokio::spawn(tend(Arc::clone(&copies)));
         Ok(copies)
     }
@@ -232,6 +237,7 @@ async fn tend(copies: Arc<Copies>) {
     while let Ok(live) = copies.line.up().await {
         if !std::mem::take(&mut first) {
             // Ahead of what comes by this connection.
+            copies.mailbox.begin(&live);
             copies.mailbox.restored();
             if let Err(refused) = copies.subscribe(false).await {
                 copies.mailbox.end(refused);

@@ -9,6 +9,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::connection::{Connector, Line, Plan};
 use super::dedicated::{Copies, Dedicated, Home, Mailboxes, Replies};
+use super::durable::Durables;
 use super::names::Names;
 use super::properties::Reading;
 use super::publisher::{Publisher, refuse_arguments};
@@ -50,6 +51,7 @@ struct MqttLink {
     max_unconfirmed: usize,
     shared: Arc<SharedTopics>,
     queues: Arc<Queues>,
+    durables: Arc<Durables>,
     mailboxes: Arc<Mailboxes>,
     next_consumer: AtomicU64,
     reading: Reading,
@@ -75,6 +77,7 @@ pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
     let link = MqttLink {
         connector: Arc::clone(&connector),
         queues: Queues::new(settings, &connector, &publisher, reading),
+        durables: Durables::new(settings, &connector, &publishing, reading),
         publisher,
         window: Arc::new(Semaphore::new(max_unconfirmed)),
         max_unconfirmed,
@@ -116,6 +119,8 @@ impl Broker for Mqtt {
         figures.gauge("stompgate_mqtt_shared_subscriptions", "Filters that plain topics are read by.", filters);
         let dropped = link.publisher.headers_dropped();
         figures.counter("stompgate_mqtt_headers_dropped_total", "Headers that MQTT 3.1.1 could not carry.", dropped);
+        let open = link.durables.open_ones();
+        figures.gauge("stompgate_mqtt_durable_subscriptions", "Durable subscriptions that are read here.", open);
         let lost = link.queues.lost();
         figures.counter("stompgate_mqtt_queue_lost_total", "Messages of queues that no reader was left for.", lost);
     }
@@ -141,7 +146,7 @@ impl Link for MqttLink {
             exchanges: false,
             arguments: false,
             retain,
-            durable: false,
+            durable: true,
             atomic_transactions: false,
             user_id: false,
             reports_unrouted: self.reading.version == Version::V5,
@@ -187,7 +192,10 @@ impl Link for MqttLink {
                 let (prefetch, most) = (request.prefetch, self.max_waiting);
                 Home::Reply(Replies::open(&self.shared, &self.node, prefetch, most).await?)
             }
-            Source::Durable(..) => return unsupported("a durable subscription", "this version has none on MQTT"),
+            Source::Durable(name, pattern) => {
+                let durable = self.durables.open(&name, pattern, request.prefetch).await?;
+                Home::Durable(Arc::clone(&self.durables), durable)
+            }
             Source::ExistingQueue(_) => {
                 return unsupported("/amq/queue", "it is a thing of AMQP; on MQTT use /queue/…");
             }
@@ -238,6 +246,6 @@ impl Link for MqttLink {
     }
 
     async fn delete_durable(&self, name: &DurableName) -> Result<(), BrokerError> {
-        Err(BrokerError::NotFound(format!("the durable subscription {}", name.name)))
+        self.durables.delete(name).await
     }
 }

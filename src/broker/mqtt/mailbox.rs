@@ -2,9 +2,10 @@
 //!
 //! MQTT wants its acknowledgements in the order in which the messages came, so one that is settled early waits for those
 //! before it. When the connection breaks, the broker forgets what it sent to a session that was not to last. So what is
-//! here then belongs to us: it stays, and can be settled as before.
+//! here then belongs to us: it stays, and can be settled as before. A session that lasts is gone on with instead: the
+//! broker sends all again that it has no acknowledgement of, and what is here already is recognised.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -21,6 +22,8 @@ struct State {
     unsettled: BTreeMap<u64, Item>,
     /// What the broker waits for, in the order in which it came.
     owed: VecDeque<Owed>,
+    /// What is settled, and will come again in a session that lasts: its acknowledgement had to wait for others.
+    early: Early,
     live: Option<Arc<Live>>,
     next_order: u64,
     next_tag: u64,
@@ -49,6 +52,18 @@ pub(super) struct Item {
 struct Owed {
     packet: u16,
     is_settled: bool,
+    message: Option<Arc<Message>>,
+}
+
+/// By packet: what is settled, and is not acknowledged.
+type Early = HashMap<u16, Arc<Message>>;
+
+/// What the next reader of a session that lasts has to know.
+#[derive(Default)]
+pub(super) struct Remains {
+    early: Early,
+    /// What the broker has forgotten, and nobody has settled.
+    items: Vec<Item>,
 }
 
 impl Mailbox {
@@ -58,6 +73,7 @@ impl Mailbox {
             waiting: VecDeque::new(),
             unsettled: BTreeMap::new(),
             owed: VecDeque::new(),
+            early: Early::new(),
             live: None,
             next_order: 1,
             next_tag: 1,
@@ -70,13 +86,43 @@ impl Mailbox {
         }))
     }
 
+    /// The same, after another reader of the same session.
+    pub(super) fn after(remains: Remains, prefetch: u16, max_waiting: usize) -> Self {
+        let mailbox = Mailbox::new(prefetch, max_waiting);
+        let mut state = mailbox.lock();
+        state.early = remains.early;
+        for item in remains.items {
+            state.next_order = state.next_order.max(item.order + 1);
+            state.put_back(item);
+        }
+        drop(state);
+        mailbox
+    }
+
+    /// What its session leaves, when the reader is gone: all else the broker has.
+    pub(super) fn remains(&self) -> Remains {
+        self.abandon();
+        let mut state = self.lock();
+        state.set_early_aside();
+        let items = std::mem::take(&mut state.waiting).into_iter().filter(|item| item.packet.is_none()).collect();
+        Remains { early: std::mem::take(&mut state.early), items }
+    }
+
+    /// There is another connection.
+    pub(super) fn begin(&self, live: &Arc<Live>) {
+        self.lock().begin(live);
+    }
+
     /// A message came on this connection.
     pub(super) fn arrived(&self, live: &Arc<Live>, arrival: &Arrival, message: Arc<Message>, redelivered: bool) {
         let mut state = self.lock();
         state.begin(live);
         let packet = (arrival.packet > 0).then_some(arrival.packet);
         if let Some(packet) = packet {
-            state.owed.push_back(Owed { packet, is_settled: false });
+            if state.has(packet, arrival.dup, &message) {
+                return;
+            }
+            state.owed.push_back(Owed { packet, is_settled: false, message: Some(Arc::clone(&message)) });
         }
         state.push(message, redelivered, packet);
         drop(state);
@@ -88,7 +134,7 @@ impl Mailbox {
         if arrival.packet > 0 {
             let mut state = self.lock();
             state.begin(live);
-            state.owed.push_back(Owed { packet: arrival.packet, is_settled: false });
+            state.owed.push_back(Owed { packet: arrival.packet, is_settled: false, message: None });
             state.settle(arrival.packet);
         }
     }
@@ -99,19 +145,18 @@ impl Mailbox {
         self.wake();
     }
 
-    /// The connection is gone, and holds again.
+    /// There is no connection any more that it could come by, but things may be missing.
     pub(super) fn restored(&self) {
+        self.lock().gap = true;
+        self.resumed();
+    }
+
+    /// It goes on as if nothing had been.
+    pub(super) fn resumed(&self) {
         let mut state = self.lock();
-        state.disown();
-        state.gap = true;
         state.news.push_back(Event::Restored);
         drop(state);
         self.wake();
-    }
-
-    /// The connection is gone.
-    pub(super) fn disown(&self) {
-        self.lock().disown();
     }
 
     /// Nothing comes any more.
@@ -123,7 +168,9 @@ impl Mailbox {
     /// The next event for the reader.
     pub(super) fn poll(&self, context: &mut Context<'_>, consumer: u64) -> Poll<Event> {
         let mut state = self.lock();
-        if let Some(news) = state.news.pop_front() {
+        if state.is_open
+            && let Some(news) = state.news.pop_front()
+        {
             return Poll::Ready(news);
         }
         let is_full = state.unsettled.len() >= state.prefetch;
@@ -165,8 +212,8 @@ impl Mailbox {
     pub(super) fn take(&self) -> VecDeque<Item> {
         let mut state = self.lock();
         let taken = std::mem::take(&mut state.waiting);
-        for packet in taken.iter().filter_map(|item| item.packet) {
-            state.settle(packet);
+        for item in &taken {
+            state.release(item);
         }
         taken
     }
@@ -175,10 +222,10 @@ impl Mailbox {
     pub(super) fn own(&self) {
         let mut state = self.lock();
         let State { waiting, unsettled, .. } = &mut *state;
-        let items = waiting.iter_mut().chain(unsettled.values_mut());
-        let packets: Vec<_> = items.filter_map(|item| item.packet.take()).collect();
-        for packet in packets {
-            state.settle(packet);
+        let items: Vec<_> = waiting.iter().chain(unsettled.values()).cloned().collect();
+        waiting.iter_mut().chain(unsettled.values_mut()).for_each(|item| item.packet = None);
+        for item in &items {
+            state.release(item);
         }
     }
 
@@ -247,8 +294,8 @@ impl Mailbox {
             if settlement == Settlement::Requeue {
                 item.redelivered = true;
                 again.push(item);
-            } else if let Some(packet) = item.packet {
-                state.settle(packet);
+            } else {
+                state.release(&item);
             }
         }
         drop(state);
@@ -269,8 +316,8 @@ impl Mailbox {
     /// Gives away what [`Mailbox::settle`] returned: the broker is done with it.
     pub(super) fn give_away(&self, items: &[Item]) {
         let mut state = self.lock();
-        for packet in items.iter().filter_map(|item| item.packet) {
-            state.settle(packet);
+        for item in items {
+            state.release(item);
         }
     }
 
@@ -287,13 +334,51 @@ impl Mailbox {
     }
 }
 
+impl Remains {
+    /// Adds what came later.
+    pub(super) fn merge(&mut self, later: Remains) {
+        self.early.extend(later.early);
+        self.items.extend(later.items);
+    }
+}
+
 impl State {
-    /// What was owed on another connection is owed no more.
+    /// What was owed on another connection is owed no more, or will come again.
     fn begin(&mut self, live: &Arc<Live>) {
-        if self.live.as_ref().is_none_or(|known| known.generation != live.generation) {
-            self.disown();
-            self.live = Some(Arc::clone(live));
+        if self.live.as_ref().is_some_and(|known| known.generation == live.generation) {
+            return;
         }
+        if live.granted.resumed {
+            self.set_early_aside();
+        } else {
+            self.disown();
+        }
+        self.live = Some(Arc::clone(live));
+    }
+
+    /// Nothing is owed before it comes again. What is settled is not wanted then.
+    fn set_early_aside(&mut self) {
+        let settled = self.owed.drain(..).filter(|owed| owed.is_settled);
+        self.early.extend(settled.filter_map(|owed| Some((owed.packet, owed.message?))));
+    }
+
+    /// Whether this is a message that is here, or was: the broker sends it again. A packet alone says little: brokers that
+    /// were killed give numbers away twice.
+    fn has(&mut self, packet: u16, dup: bool, message: &Arc<Message>) -> bool {
+        let is_same = |known: &Message| dup && known.body == message.body && known.destination == message.destination;
+        if self.early.remove(&packet).is_some_and(|known| is_same(&known)) {
+            self.owed.push_back(Owed { packet, is_settled: false, message: None });
+            self.settle(packet);
+            return true;
+        }
+        let mut items = self.waiting.iter_mut().chain(self.unsettled.values_mut());
+        let Some(item) = items.find(|item| item.packet == Some(packet)) else { return false };
+        if !is_same(&item.message) {
+            item.packet = None;
+            return false;
+        }
+        self.owed.push_back(Owed { packet, is_settled: false, message: Some(Arc::clone(&item.message)) });
+        true
     }
 
     fn push(&mut self, message: Arc<Message>, redelivered: bool, packet: Option<u16>) {
@@ -325,21 +410,32 @@ impl State {
         delivery
     }
 
+    /// The broker need not keep this any more.
+    fn release(&mut self, item: &Item) {
+        let Some(packet) = item.packet else { return };
+        if self.owed.iter().any(|owed| owed.packet == packet && !owed.is_settled) {
+            self.settle(packet);
+        } else {
+            // It has not come again yet, in a session that is gone on with.
+            self.early.insert(packet, Arc::clone(&item.message));
+        }
+    }
+
     /// Acknowledges a packet, when all before it are.
     fn settle(&mut self, packet: u16) {
         if let Some(owed) = self.owed.iter_mut().find(|owed| owed.packet == packet && !owed.is_settled) {
             owed.is_settled = true;
         }
-        while self.owed.front().is_some_and(|owed| owed.is_settled) {
-            if let (Some(owed), Some(live)) = (self.owed.pop_front(), &self.live) {
-                live.client.acknowledge(owed.packet);
-            }
+        // On a connection that is gone, nothing is acknowledged: it comes again, or is forgotten.
+        let Some(live) = self.live.as_ref().filter(|live| live.client.is_alive()) else { return };
+        while let Some(owed) = self.owed.pop_front_if(|owed| owed.is_settled) {
+            live.client.acknowledge(owed.packet);
         }
     }
 
     fn disown(&mut self) {
-        self.live = None;
         self.owed.clear();
+        self.early.clear();
         for item in self.waiting.iter_mut().chain(self.unsettled.values_mut()) {
             item.packet = None;
         }

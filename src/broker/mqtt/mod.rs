@@ -22,6 +22,8 @@ mod connection;
 #[cfg(feature = "mqtt")]
 mod dedicated;
 #[cfg(feature = "mqtt")]
+mod durable;
+#[cfg(feature = "mqtt")]
 mod link;
 #[cfg(feature = "mqtt")]
 mod mailbox;

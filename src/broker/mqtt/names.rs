@@ -1,5 +1,7 @@
 //! From destinations to MQTT's topics and filters and back, and the names of our own.
 
+use ring::digest::{Context, SHA256};
+
 use crate::broker::BrokerError;
 use crate::broker::base64::base64url;
 use crate::message::{Destination, Pattern, Segment, Text, decode, is_open_to_wildcards};
@@ -198,6 +200,16 @@ pub(super) fn new_reply(node: &str) -> Result<String, BrokerError> {
     Ok(format!("{REPLY}{node}/{}", base64url(&bytes)))
 }
 
+/// The name of a session, the same wherever it is asked for: these parts and no others make it.
+pub(super) fn session(prefix: &str, kind: &str, parts: &[&str]) -> String {
+    let mut all = Context::new(&SHA256);
+    for part in parts {
+        all.update(&part.len().to_be_bytes());
+        all.update(part.as_bytes());
+    }
+    format!("{prefix}-{kind}-{}", base64url(&all.finish().as_ref()[..16]))
+}
+
 fn expressible(topic: String) -> Result<String, BrokerError> {
     if topic.is_empty() || topic.len() > LONGEST {
         return Err(BrokerError::Rejected(format!("the topic has {} bytes; MQTT allows 1 to {LONGEST}", topic.len())));
@@ -280,6 +292,14 @@ mod tests {
         for closed in ["stompgate/user/x/queue/a", "stompgate/reply/#", "queue/a", "$SYS/a", "a/+"] {
             assert!(to(closed).is_err(), "{closed}");
         }
+    }
+
+    #[test]
+    fn sessions_have_names_that_do_not_run_together() {
+        let name = session("g", "durable", &["a", "bc"]);
+        assert_eq!(name, session("g", "durable", &["a", "bc"]));
+        assert_ne!(name, session("g", "durable", &["ab", "c"]));
+        assert!(name.starts_with("g-durable-") && name.len() == 32, "{name}");
     }
 
     #[test]

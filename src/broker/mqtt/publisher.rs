@@ -312,6 +312,8 @@ mod tests {
         wildcards: true,
         shared: Some(true),
         identifiers: true,
+        resumed: false,
+        keeps_sessions: true,
         max_packet: Some(1_000),
     };
 

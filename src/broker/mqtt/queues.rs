@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::warn;
 
-use super::connection::{Connector, Line, Live, Plan};
+use super::connection::{Connector, Line, Live, Plan, Trial};
 use super::mailbox::{Item, Mailbox};
 use super::names::{self, FENCES};
 use super::properties::{REDELIVERED, Reading};
@@ -100,10 +100,9 @@ impl Queues {
             return Ok(member);
         }
         let member = self.member(queue, format!("$share/{}/{topic}", self.group), prefetch);
-        if let Err(refused) = self.subscribe(&member).await {
-            member.line.end();
-            return Err(refused);
-        }
+        let trial = Trial::of(&member.line);
+        self.subscribe(&member).await?;
+        trial.keep();
         tokio::spawn(tend(Arc::clone(self), Arc::clone(&member)));
         let left = {
             let mut groups = self.lock();
@@ -415,7 +414,7 @@ async fn tend(queues: Arc<Queues>, member: Arc<Member>) {
     let mut first = true;
     while let Ok(live) = member.line.up().await {
         if !std::mem::take(&mut first) {
-            member.mailbox.disown();
+            member.mailbox.begin(&live);
             match queues.subscribe(&member).await {
                 Ok(()) => {}
                 Err(refused) => {

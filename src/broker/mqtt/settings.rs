@@ -48,6 +48,11 @@ pub struct Settings {
     /// Messages that may wait for one reader of a queue, or of a topic with acknowledgements, where the broker does not
     /// wait for it: those of quality of service 0, and answers to a reply address.
     pub max_waiting: usize,
+    /// Time for which the broker keeps a durable subscription that nobody reads, in whole seconds. MQTT 5 only.
+    #[serde(with = "humantime_serde")]
+    pub durable_expiry: Duration,
+    /// Durable subscriptions that are open at a time, a connection each.
+    pub max_durable: usize,
     /// Let clients read `$SYS/…`, which tells of everybody else.
     pub system_topics: bool,
     /// With 3.1.1: put headers and body into one JSON document. Otherwise headers are dropped.
@@ -90,6 +95,8 @@ impl Default for Settings {
             group: "stompgate".to_owned(),
             shared_subscriptions: false,
             max_waiting: 10_000,
+            durable_expiry: Duration::from_hours(24 * 7),
+            max_durable: 1_000,
             system_topics: false,
             envelope: false,
             ca: None,
@@ -130,6 +137,10 @@ impl Settings {
         let seconds = self.keep_alive.as_secs();
         let whole = self.keep_alive == Duration::from_secs(seconds) && (1..=u64::from(u16::MAX)).contains(&seconds);
         faults.demand(whole, "broker.mqtt.keep_alive", "must be whole seconds, at least one");
+        let seconds = self.durable_expiry.as_secs();
+        // The greatest number would mean: for ever.
+        let whole = self.durable_expiry == Duration::from_secs(seconds) && (1..u64::from(u32::MAX)).contains(&seconds);
+        faults.demand(whole, "broker.mqtt.durable_expiry", "must be whole seconds, at least one");
         for (key, qos) in [("broker.mqtt.qos", self.qos), ("broker.mqtt.subscribe_qos", self.subscribe_qos)] {
             faults.demand(qos <= 2, key, "must be 0, 1 or 2");
         }
@@ -139,6 +150,7 @@ impl Settings {
             ("broker.mqtt.max_unconfirmed", self.max_unconfirmed),
             ("broker.mqtt.max_lanes", self.max_lanes),
             ("broker.mqtt.max_waiting", self.max_waiting),
+            ("broker.mqtt.max_durable", self.max_durable),
         ] {
             faults.demand(number >= 1, key, "must be at least 1");
         }

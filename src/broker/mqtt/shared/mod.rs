@@ -151,7 +151,7 @@ impl SharedTopics {
 }
 
 /// Whether one topic can match both filters.
-fn overlap(one: &str, other: &str) -> bool {
+pub(super) fn overlap(one: &str, other: &str) -> bool {
     let (mut one, mut other) = (one.split('/'), other.split('/'));
     loop {
         match (one.next(), other.next()) {

@@ -1,5 +1,6 @@
 //! The two versions of MQTT, in words of ours: what differs between them is known in here only.
 
+mod blank;
 mod v4;
 mod v5;
 
@@ -35,6 +36,9 @@ pub(super) struct Endpoint {
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) client_id: String,
+    /// The session of that name is gone on with, and kept by the broker for so many seconds without a connection.
+    /// `None`: a new one, that ends with its connection.
+    pub(super) lasts: Option<u32>,
     /// Messages that may be on their way to us without their acknowledgement, if that is to be bounded.
     pub(super) receive_maximum: Option<u16>,
     /// Nothing is acknowledged but by [`Client::acknowledge`].
@@ -53,6 +57,10 @@ pub(super) struct Granted {
     pub(super) shared: Option<bool>,
     /// Whether a message says which subscription it is for.
     pub(super) identifiers: bool,
+    /// The broker goes on with a session that it has kept.
+    pub(super) resumed: bool,
+    /// It keeps sessions beyond their connections.
+    pub(super) keeps_sessions: bool,
     pub(super) max_packet: Option<u32>,
 }
 
@@ -245,6 +253,11 @@ impl Client {
             Library::V5(client) => client.try_manual_ack(v5::acknowledgement(packet)).is_ok(),
             Library::V4(client) => client.try_manual_ack(v4::acknowledgement(packet)).is_ok(),
         };
+    }
+
+    /// Whether the connection holds, as far as is known.
+    pub(super) fn is_alive(&self) -> bool {
+        self.alive.has_changed().is_ok()
     }
 
     /// Says good-bye after all that was handed over; the driver ends when that is written.

@@ -44,7 +44,7 @@ pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Library, E
         .set_max_packet_size(max_packet, UNLIMITED)
         .set_max_request_batch(BATCH)
         .set_inflight(WINDOW)
-        .set_clean_session(true);
+        .set_clean_session(options.lasts.is_none());
     if options.is_manual {
         settings.set_ack_mode(AckMode::Manual);
     }
@@ -60,13 +60,15 @@ pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Library, E
 
 pub(super) fn event(event: rumqttc_v4::Event) -> Event {
     match event {
-        rumqttc_v4::Event::Incoming(Incoming::ConnAck(_)) => Event::Up(Granted {
+        rumqttc_v4::Event::Incoming(Incoming::ConnAck(connack)) => Event::Up(Granted {
             receive_maximum: WINDOW,
             max_qos: 2,
             retain: true,
             wildcards: true,
             shared: None,
             identifiers: false,
+            resumed: connack.session_present,
+            keeps_sessions: true,
             max_packet: None,
         }),
         rumqttc_v4::Event::Incoming(Incoming::Publish(publish)) => {

@@ -13,6 +13,7 @@ use rumqttc::{
     PublishResult, StateError, TlsConfiguration, Transport,
 };
 
+use super::blank::Blank;
 use super::{
     Answer, Arrival, BATCH, Endpoint, Event, Events, Fault, Filter, Granted, Library, Options, Packet, Properties,
     Published, Subscribed, WINDOW, at_once,
@@ -48,8 +49,12 @@ pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Library, E
         .set_max_packet_size(Some(endpoint.max_packet))
         .set_max_request_batch(BATCH)
         .set_outgoing_inflight_upper_limit(WINDOW)
-        .set_clean_start(true)
-        .set_network_options(network);
+        .set_network_options(network)
+        .set_clean_start(options.lasts.is_none());
+    if options.lasts.is_some() {
+        let store = Blank { lasts: options.lasts, is_manual: options.is_manual };
+        settings.set_session_expiry_interval(options.lasts).set_session_store(store);
+    }
     if options.is_manual {
         settings.set_ack_mode(AckMode::Manual);
     }
@@ -79,6 +84,8 @@ fn granted(connack: &ConnAck) -> Granted {
         wildcards: has(properties.and_then(|properties| properties.wildcard_subscription_available)),
         shared: Some(has(properties.and_then(|properties| properties.shared_subscription_available))),
         identifiers: has(properties.and_then(|properties| properties.subscription_identifiers_available)),
+        resumed: connack.session_present,
+        keeps_sessions: properties.and_then(|properties| properties.session_expiry_interval) != Some(0),
         max_packet: properties.and_then(|properties| properties.max_packet_size),
     }
 }

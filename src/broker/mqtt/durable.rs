@@ -1,0 +1,352 @@
+//! Durable subscriptions: sessions with a name, that the broker keeps while nobody reads them.
+//!
+//! The name is made of who reads what, so that it is found again after a restart and by other gateways. The broker lets in
+//! whoever comes last with it. So of two gateways that read the same one, the first is told so, and does not come back.
+//! Within one gateway the second is refused.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tracing::warn;
+
+use super::connection::{Connector, Line, Live, Plan, Session, Trial};
+use super::mailbox::{Mailbox, Remains};
+use super::names;
+use super::properties::Reading;
+use super::settings::Settings;
+use super::shared::overlap;
+use super::wire::{Arrival, Filter, Subscribed};
+use crate::broker::BrokerError;
+use crate::message::{DurableName, Pattern};
+
+/// All durable subscriptions that this gateway knows of.
+pub(super) struct Durables {
+    connector: Arc<Connector>,
+    /// The connection that messages are published on.
+    witness: Arc<Line>,
+    reading: Reading,
+    client_id: String,
+    expiry: u32,
+    max: usize,
+    max_waiting: usize,
+    known: Mutex<HashMap<DurableName, Known>>,
+}
+
+/// What is known of one.
+#[derive(Default)]
+struct Known {
+    /// Somebody opens, reads or deletes it.
+    is_taken: bool,
+    /// Its last reader here, as long as it can settle.
+    last: Option<Arc<Durable>>,
+    /// Its last connection, that may not be closed yet.
+    closing: Option<Arc<Line>>,
+    /// What it was subscribed to from here.
+    filter: Option<String>,
+    remains: Remains,
+}
+
+/// A durable subscription that is read.
+pub(super) struct Durable {
+    name: DurableName,
+    pattern: Pattern,
+    filter: String,
+    reading: Reading,
+    line: Arc<Line>,
+    pub(super) mailbox: Mailbox,
+}
+
+/// Frees the name unless it is kept, also when whoever wanted it gives up.
+struct Claim<'a> {
+    durables: &'a Durables,
+    name: &'a DurableName,
+    opening: Option<Arc<Durable>>,
+}
+
+impl Durables {
+    /// None is open.
+    pub(super) fn new(
+        settings: &Settings,
+        connector: &Arc<Connector>,
+        witness: &Arc<Line>,
+        reading: Reading,
+    ) -> Arc<Self> {
+        Arc::new(Durables {
+            connector: Arc::clone(connector),
+            witness: Arc::clone(witness),
+            reading,
+            client_id: settings.client_id.clone(),
+            expiry: u32::try_from(settings.durable_expiry.as_secs()).unwrap_or(u32::MAX),
+            max: settings.max_durable,
+            max_waiting: settings.max_waiting,
+            known: Mutex::default(),
+        })
+    }
+
+    /// Opens one for a reader; waits for the broker if need be.
+    pub(super) async fn open(
+        &self,
+        name: &DurableName,
+        pattern: Pattern,
+        prefetch: u16,
+    ) -> Result<Arc<Durable>, BrokerError> {
+        let filter = self.reading.names.filter(&pattern)?.filter;
+        let mut claim = self.claim(name).await?;
+        let (old, remains) = {
+            let mut known = self.lock();
+            let known = known.entry(name.clone()).or_default();
+            (known.filter.clone(), std::mem::take(&mut known.remains))
+        };
+        let durable = self.durable(name, pattern, filter, prefetch, remains);
+        claim.opening = Some(Arc::clone(&durable));
+        durable.subscribe(old.as_deref()).await?;
+        claim.keep();
+        tokio::spawn(tend(Arc::clone(&durable)));
+        Ok(durable)
+    }
+
+    /// Takes nothing more, but may be settled until somebody else opens it. The session stays, unless it is to go.
+    pub(super) async fn stop(&self, durable: &Arc<Durable>, delete: bool) -> Result<(), BrokerError> {
+        durable.mailbox.stop();
+        if !delete {
+            self.free(durable);
+            return Ok(());
+        }
+        durable.line.end_now().await;
+        self.wipe(&durable.name).await?;
+        let gone = self.lock().remove(&durable.name);
+        drop(gone);
+        Ok(())
+    }
+
+    /// The reader is gone.
+    pub(super) fn leave(&self, durable: &Arc<Durable>) {
+        durable.line.end();
+        self.keep(durable);
+        self.free(durable);
+        let mut known = self.lock();
+        let gone = known.get_mut(&durable.name).and_then(|known| known.last.take_if(|last| Arc::ptr_eq(last, durable)));
+        drop(known);
+        drop(gone);
+    }
+
+    /// Deletes one that nobody reads here.
+    pub(super) async fn delete(&self, name: &DurableName) -> Result<(), BrokerError> {
+        let claim = self.claim(name).await?;
+        let existed = self.visit(name, Some(self.expiry)).await?;
+        self.wipe(name).await?;
+        let gone = self.lock().remove(name);
+        drop((gone, claim));
+        if existed { Ok(()) } else { Err(BrokerError::NotFound(format!("the durable subscription {}", name.name))) }
+    }
+
+    /// How many are open.
+    pub(super) fn open_ones(&self) -> usize {
+        self.lock().values().filter(|known| known.is_taken).count()
+    }
+
+    /// The right to open or delete it. What there was before is closed when this returns.
+    async fn claim<'a>(&'a self, name: &'a DurableName) -> Result<Claim<'a>, BrokerError> {
+        let (claim, last, closing) = {
+            let mut known = self.lock();
+            self.check_free(&mut known, name)?;
+            let entry = known.entry(name.clone()).or_default();
+            entry.is_taken = true;
+            let claim = Claim { durables: self, name, opening: None };
+            (claim, entry.last.take(), entry.closing.take())
+        };
+        // So what was acknowledged has been sent.
+        if let Some(last) = last {
+            last.line.end_now().await;
+            self.keep(&last);
+        }
+        if let Some(closing) = closing {
+            closing.end_now().await;
+        }
+        Ok(claim)
+    }
+
+    fn check_free(&self, known: &mut HashMap<DurableName, Known>, name: &DurableName) -> Result<(), BrokerError> {
+        if known.get(name).is_some_and(|known| known.is_taken) {
+            return Err(BrokerError::InUse(name.name.to_string()));
+        }
+        if known.values().filter(|known| known.is_taken).count() >= self.max {
+            let what = "durable subscriptions that are open".to_owned();
+            return Err(BrokerError::LimitExceeded { what, limit: self.max, setting: "broker.mqtt.max_durable" });
+        }
+        if known.len() >= 2 * self.max && !known.contains_key(name) {
+            // What is forgotten so is not lost: at worst, something that was settled comes again.
+            known.retain(|_, known| known.is_taken || known.last.is_some());
+        }
+        Ok(())
+    }
+
+    /// Keeps what the next reader has to know.
+    fn keep(&self, durable: &Durable) {
+        let remains = durable.mailbox.remains();
+        let mut known = self.lock();
+        let Some(known) = known.get_mut(&durable.name) else { return };
+        known.remains.merge(remains);
+        known.closing.get_or_insert_with(|| Arc::clone(&durable.line));
+    }
+
+    /// Others may open it.
+    fn free(&self, durable: &Arc<Durable>) {
+        let mut known = self.lock();
+        let own = known.get_mut(&durable.name);
+        if let Some(own) = own.filter(|own| own.last.as_ref().is_some_and(|last| Arc::ptr_eq(last, durable))) {
+            own.is_taken = false;
+        }
+    }
+
+    fn durable(
+        &self,
+        name: &DurableName,
+        pattern: Pattern,
+        filter: String,
+        prefetch: u16,
+        remains: Remains,
+    ) -> Arc<Durable> {
+        let plan = Plan::named("durable", prefetch, self.session(name, Some(self.expiry)));
+        Arc::new_cyclic(|weak: &Weak<Durable>| {
+            let weak = weak.clone();
+            let sink = move |live: &Arc<Live>, arrival: Arrival| {
+                if let Some(durable) = weak.upgrade() {
+                    durable.arrived(live, &arrival);
+                }
+            };
+            Durable {
+                name: name.clone(),
+                pattern,
+                filter,
+                reading: self.reading,
+                line: Line::start(&self.connector, plan, sink),
+                mailbox: Mailbox::after(remains, prefetch, self.max_waiting),
+            }
+        })
+    }
+
+    /// Has the broker forget it. To begin a session anew is the one way that both versions have.
+    async fn wipe(&self, name: &DurableName) -> Result<(), BrokerError> {
+        self.visit(name, None).await.map(drop)
+    }
+
+    /// Connects, takes nothing, and goes; whether the broker had the session.
+    async fn visit(&self, name: &DurableName, lasts: Option<u32>) -> Result<bool, BrokerError> {
+        let plan = Plan::named("durable", 1, self.session(name, lasts));
+        let line = Line::start(&self.connector, plan, |_, _| {});
+        let _trial = Trial::of(&line);
+        let resumed = line.up_or_refused().await?.granted.resumed;
+        line.end_now().await;
+        Ok(resumed)
+    }
+
+    fn session(&self, name: &DurableName, lasts: Option<u32>) -> Session {
+        let client_id = names::session(&self.client_id, "durable", &[&name.user, &name.client, &name.name]);
+        Session { client_id, lasts, witness: Arc::clone(&self.witness) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<DurableName, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim<'_> {
+    /// It is open.
+    fn keep(mut self) {
+        let Some(durable) = self.opening.take() else { return };
+        let mut known = self.durables.lock();
+        let known = known.entry(self.name.clone()).or_default();
+        known.filter = Some(durable.filter.clone());
+        known.last = Some(durable);
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if let Some(durable) = &self.opening {
+            durable.line.end();
+            self.durables.keep(durable);
+        }
+        if let Some(known) = self.durables.lock().get_mut(self.name) {
+            known.is_taken &= known.last.is_some();
+        }
+    }
+}
+
+impl Durable {
+    /// Comes back when the broker has granted the subscription. It may have another, from another time.
+    async fn subscribe(&self, old: Option<&str>) -> Result<(), BrokerError> {
+        loop {
+            let live = match self.line.up_or_refused().await {
+                Err(_) if self.line.is_taken_over() => return Err(self.in_use()),
+                up => up?,
+            };
+            let unsupported = |what: String, why: &str| Err(BrokerError::Unsupported { what, why: why.to_owned() });
+            if !live.granted.keeps_sessions {
+                return unsupported("a durable subscription".to_owned(), "the MQTT broker keeps no sessions");
+            }
+            if !live.granted.wildcards && self.filter.contains(['+', '#']) {
+                let why = "the MQTT broker has no subscriptions with wildcards; name one topic";
+                return unsupported(format!("the pattern {}", self.pattern), why);
+            }
+            let old = old.filter(|old| *old != self.filter);
+            if let Some(old) = old {
+                live.client.unsubscribe(old.to_owned()).await;
+            }
+            let retained = old.is_some() || !live.granted.resumed;
+            let filter = Filter { path: self.filter.clone(), qos: 1, retained, identifier: None };
+            match live.client.subscribe(&filter).await {
+                Subscribed::Granted(0) => {
+                    let why = "the MQTT broker grants quality of service 0 only, and keeps nothing of that";
+                    return unsupported("a durable subscription".to_owned(), why);
+                }
+                Subscribed::Granted(_) => return Ok(()),
+                Subscribed::Lost => self.line.connector().pause(0).await,
+                refused => return Err(refused.told(&format!("the topic {}", self.pattern))),
+            }
+        }
+    }
+
+    /// On the task that drives the connection.
+    fn arrived(&self, live: &Arc<Live>, arrival: &Arrival) {
+        // What an older subscription of the same name has brought waits for this reader, too.
+        let is_old = !overlap(&self.filter, &arrival.topic);
+        let wanted = names::read(&arrival.topic).filter(|(name, _)| is_old || self.pattern.matches(name));
+        // Under 3.1.1 the last values come again with each connection; the reader has had them.
+        let is_repeated = arrival.retain && !arrival.dup && live.generation > 1;
+        match wanted {
+            Some((_, destination)) if !is_repeated => {
+                let message = self.reading.message(destination, arrival);
+                self.mailbox.arrived(live, arrival, Arc::new(message), arrival.dup);
+            }
+            _ => self.mailbox.skip(live, arrival),
+        }
+    }
+
+    fn in_use(&self) -> BrokerError {
+        BrokerError::InUse(self.name.name.to_string())
+    }
+}
+
+/// Subscribes again after each outage, and says when there is nothing more to come.
+async fn tend(durable: Arc<Durable>) {
+    let mut first = true;
+    while let Ok(live) = durable.line.up().await {
+        if !std::mem::take(&mut first) {
+            durable.mailbox.begin(&live);
+            match durable.subscribe(None).await {
+                Ok(()) if live.granted.resumed => durable.mailbox.resumed(),
+                Ok(()) => durable.mailbox.restored(),
+                Err(refused) => return durable.mailbox.end(refused),
+            }
+        }
+        durable.line.gone(live.generation).await;
+    }
+    if durable.line.is_taken_over() {
+        warn!(name = %durable.name.name, user = %durable.name.user, "somebody else reads a durable subscription now");
+        durable.mailbox.end(durable.in_use());
+    } else {
+        durable.mailbox.end(BrokerError::Unavailable);
+    }
+}

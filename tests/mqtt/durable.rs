@@ -1,0 +1,191 @@
+//! Durable subscriptions as sessions that the broker keeps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stompgate::broker::{Broker, BrokerError, Event, LinkState, Source, mqtt};
+use stompgate::message::{Delivery, Destination, DurableName, Outcome, Settlement, Usage};
+
+use crate::harness::{Client, Reader, in_time, text};
+use crate::mosquitto::Mosquitto;
+
+/// Each change is on the disk before the next.
+const SAVING: &str = "autosave_on_changes true";
+
+async fn connect(server: &Mosquitto, version: mqtt::Version) -> Arc<dyn Broker> {
+    let settings = mqtt::Settings {
+        uri: mqtt::Uri(server.uri()),
+        version,
+        qos: 1,
+        reconnect_max: Duration::from_millis(200),
+        ..mqtt::Settings::default()
+    };
+    let broker = mqtt::connect(&settings).unwrap();
+    in_time(broker.state().wait_for(|state| *state == LinkState::Up)).await.unwrap();
+    broker
+}
+
+async fn open(client: &Client) -> Result<Reader, BrokerError> {
+    let name = DurableName { user: "ada".into(), client: "laptop".into(), name: "news".into() };
+    let pattern = Destination::parse("/topic/news", Usage::Subscribe, stompgate::message::Separators::Both).unwrap();
+    let Destination::Topic(pattern) = pattern else { panic!("a topic") };
+    client.open(Source::Durable(name, pattern), 10).await
+}
+
+async fn send(client: &Client, body: &str) {
+    let mut message = client.message("/topic/x", body);
+    message.destination = Destination::parse("/topic/news", Usage::Send, stompgate::message::Separators::Both).unwrap();
+    assert_eq!(client.publish(message).await, Ok(Outcome::DONE));
+}
+
+/// The next message, whatever happens to the connection meanwhile.
+async fn next(reader: &mut Reader) -> Delivery {
+    loop {
+        match reader.event().await {
+            Event::Delivery(delivery) => return delivery,
+            Event::Restored => {}
+            other => panic!("a message was expected, not {other:?}"),
+        }
+    }
+}
+
+async fn the_last_to_come_reads_it(version: mqtt::Version) {
+    let server = Mosquitto::start("").await;
+    let (here, there) = (connect(&server, version).await, connect(&server, version).await);
+    let (one, other) = (Client::of(&here).await, Client::of(&there).await);
+    let mut first = open(&one).await.unwrap();
+    send(&one, "1").await;
+    first.expect("1").await;
+    let mut second = open(&other).await.unwrap();
+    // Told once, and nothing after it.
+    let told = first.event().await;
+    assert!(matches!(&told, Event::Ended(BrokerError::InUse(name)) if name == "news"), "{told:?}");
+    first.expect_nothing();
+    assert!(second.take("1").await.redelivered);
+    // The first does not come back: whoever fights for a session takes it over from the other again and again.
+    for number in 0..20 {
+        send(&one, &number.to_string()).await;
+        second.take(&number.to_string()).await;
+    }
+    second.expect_nothing();
+    // But it may ask for it again.
+    drop(first);
+    let mut again = open(&one).await.unwrap();
+    let told = second.event().await;
+    assert!(matches!(&told, Event::Ended(BrokerError::InUse(_))), "{told:?}");
+    send(&one, "end").await;
+    again.take("end").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_to_come_reads_it_and_the_other_is_told_once_5() {
+    the_last_to_come_reads_it(mqtt::Version::V5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_to_come_reads_it_and_the_other_is_told_once_311() {
+    the_last_to_come_reads_it(mqtt::Version::V311).await;
+}
+
+/// As `kill -9` does to a gateway: its sockets are closed, and nothing more is said on them.
+async fn a_killed_gateway_leaves_it_behind(version: mqtt::Version) {
+    let server = Arc::new(Mosquitto::start("").await);
+    let doomed = Arc::clone(&server);
+    let killed = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let broker = connect(&doomed, version).await;
+            let client = Client::of(&broker).await;
+            let mut reader = open(&client).await.unwrap();
+            for body in ["1", "2", "3"] {
+                send(&client, body).await;
+            }
+            reader.take("1").await;
+            reader.expect("2").await;
+            // So that its acknowledgement is there, too.
+            send(&client, "4").await;
+            std::mem::forget((reader, broker));
+        });
+        runtime.shutdown_background();
+    });
+    tokio::task::spawn_blocking(|| killed.join().unwrap()).await.unwrap();
+    let broker = connect(&server, version).await;
+    let client = Client::of(&broker).await;
+    send(&client, "5").await;
+    let mut reader = open(&client).await.unwrap();
+    let mut bodies = Vec::new();
+    while bodies.last().is_none_or(|last| last != "5") {
+        let delivery = next(&mut reader).await;
+        reader.settle(&delivery, Settlement::Accept).await;
+        bodies.push(text(&delivery.message));
+        assert!(delivery.redelivered || bodies.last().unwrap() != "2");
+    }
+    // Its last acknowledgement may have been cut off.
+    bodies.retain(|body| body != "1");
+    assert_eq!(bodies, ["2", "3", "4", "5"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_gateway_leaves_it_behind_5() {
+    a_killed_gateway_leaves_it_behind(mqtt::Version::V5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_gateway_leaves_it_behind_311() {
+    a_killed_gateway_leaves_it_behind(mqtt::Version::V311).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_settled_does_not_come_again_though_what_came_before_it_does() {
+    for version in [mqtt::Version::V5, mqtt::Version::V311] {
+        let server = Mosquitto::start("").await;
+        let broker = connect(&server, version).await;
+        let client = Client::of(&broker).await;
+        let mut reader = open(&client).await.unwrap();
+        for body in ["1", "2", "3"] {
+            send(&client, body).await;
+        }
+        reader.expect("1").await;
+        reader.take("2").await;
+        reader.expect("3").await;
+        drop(reader);
+        let mut reader = open(&client).await.unwrap();
+        for body in ["1", "3"] {
+            assert!(reader.take(body).await.redelivered, "{body}");
+        }
+        send(&client, "4").await;
+        assert!(!reader.take("4").await.redelivered);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_the_broker_neither_loses_nor_repeats() {
+    for version in [mqtt::Version::V5, mqtt::Version::V311] {
+        let mut server = Mosquitto::start(SAVING).await;
+        let broker = connect(&server, version).await;
+        let client = Client::of(&broker).await;
+        let mut reader = open(&client).await.unwrap();
+        for body in ["1", "2", "3"] {
+            send(&client, body).await;
+        }
+        let one = reader.expect("1").await;
+        let two = reader.expect("2").await;
+        server.kill();
+        in_time(broker.state().wait_for(|state| *state == LinkState::Recovering)).await.unwrap();
+        assert!(client.settle(&[&two], Settlement::Accept).await);
+        server.run().await;
+        in_time(broker.state().wait_for(|state| *state == LinkState::Up)).await.unwrap();
+        let three = next(&mut reader).await;
+        assert_eq!((text(&three.message).as_str(), three.gap), ("3", false));
+        assert!(client.settle(&[&one, &three], Settlement::Accept).await);
+        send(&client, "4").await;
+        let four = next(&mut reader).await;
+        assert_eq!((text(&four.message).as_str(), four.gap), ("4", false));
+        reader.settle(&four, Settlement::Accept).await;
+        reader.subscription.cancel(false).await.unwrap();
+        drop(reader);
+        let mut reader = open(&client).await.unwrap();
+        send(&client, "5").await;
+        reader.take("5").await;
+    }
+}
