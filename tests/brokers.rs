@@ -39,6 +39,9 @@ mod mqtt_durable;
 #[cfg(feature = "mqtt")]
 #[path = "mqtt/outage.rs"]
 mod mqtt_outage;
+#[cfg(feature = "mqtt")]
+#[path = "mqtt/queues.rs"]
+mod mqtt_queues;
 #[cfg(feature = "amqp")]
 #[path = "support/rabbitmq.rs"]
 mod rabbitmq;

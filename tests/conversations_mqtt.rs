@@ -1,6 +1,6 @@
 //! The conversations of [`conversations`](../conversations/main.rs), held with a gateway in front of a Mosquitto.
 //!
-//! `not_mqtt.rs` has what MQTT cannot do by contract, and `mqtt.rs` what becomes of it. `durable.rs` is not held yet.
+//! `not_mqtt.rs` has what MQTT cannot do by contract, and `mqtt.rs` what becomes of it.
 #![cfg(feature = "mqtt")]
 
 #[expect(dead_code, reason = "the broker goes on to the end")]
@@ -18,6 +18,8 @@ mod acks;
 mod app;
 #[path = "conversations/connect.rs"]
 mod connect;
+#[path = "conversations/durable.rs"]
+mod durable;
 #[path = "conversations/frames.rs"]
 mod frames;
 #[path = "conversations/heartbeats.rs"]

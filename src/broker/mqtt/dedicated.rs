@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::connection::{Connector, Line, Live, Plan, Trial};
 use super::durable::{Durable, Durables};
-use super::mailbox::Mailbox;
+use super::mailbox::{Item, Mailbox};
 use super::names;
 use super::properties::Reading;
 use super::queues::{Member, Queues};
@@ -27,6 +27,12 @@ pub(super) struct Dedicated {
     home: Home,
     mailboxes: Arc<Mailboxes>,
     address: Option<Text>,
+}
+
+/// A message that was rejected; the broker has it until it is buried.
+pub(super) struct Dead {
+    home: Home,
+    item: Item,
 }
 
 /// Where the messages of a subscription are.
@@ -63,14 +69,14 @@ pub(super) struct Replies {
 struct Letterbox(Arc<Mailbox>);
 
 impl Mailboxes {
-    /// Settles what can be settled; whether that was all.
-    pub(super) fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> bool {
-        let mut all = true;
+    /// Settles what can be settled; whether that was all, and what is to be buried.
+    pub(super) fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> (bool, Vec<Dead>) {
+        let (mut all, mut dead) = (true, Vec::new());
         for run in deliveries.chunk_by(|one, next| one.consumer == next.consumer) {
             let home = self.lock().get(&run[0].consumer).cloned();
-            all &= home.is_some_and(|home| home.settle(run, settlement));
+            all &= home.is_some_and(|home| home.settle(run, settlement, &mut dead));
         }
-        all
+        (all, dead)
     }
 
     /// Whether this can still be settled.
@@ -96,6 +102,18 @@ impl Dedicated {
     }
 }
 
+impl Dead {
+    /// What is to be buried.
+    pub(super) fn message(&self) -> &Message {
+        &self.item.message
+    }
+
+    /// The broker need not keep it any more.
+    pub(super) fn acknowledge(&self) {
+        self.home.mailbox().give_away(std::slice::from_ref(&self.item));
+    }
+}
+
 impl Home {
     fn mailbox(&self) -> &Mailbox {
         match self {
@@ -106,12 +124,15 @@ impl Home {
         }
     }
 
-    fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> bool {
-        if let Home::Queue(queues, member) = self {
-            return queues.settle(member, deliveries, settlement);
-        }
+    fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement, dead: &mut Vec<Dead>) -> bool {
         let (all, again) = self.mailbox().settle(deliveries, settlement);
-        self.mailbox().put_back(again);
+        match self {
+            _ if settlement == Settlement::Reject => {
+                dead.extend(again.into_iter().map(|item| Dead { home: self.clone(), item }));
+            }
+            Home::Queue(queues, member) => queues.again(member, again),
+            _ => self.mailbox().put_back(again),
+        }
         all
     }
 }

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::connection::{Connector, Line, Plan};
+use super::dead_letters::DeadLetters;
 use super::dedicated::{Copies, Dedicated, Home, Mailboxes, Replies};
 use super::durable::Durables;
 use super::names::Names;
@@ -52,6 +53,7 @@ struct MqttLink {
     shared: Arc<SharedTopics>,
     queues: Arc<Queues>,
     durables: Arc<Durables>,
+    dead_letters: Arc<DeadLetters>,
     mailboxes: Arc<Mailboxes>,
     next_consumer: AtomicU64,
     reading: Reading,
@@ -67,6 +69,7 @@ struct MqttLink {
 pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
     let connector = Connector::new(settings).map_err(|(key, why)| ConnectError { key, why })?;
     let names = Names { system_topics: settings.system_topics };
+    let dead_letter = settings.dead_letter().map_err(|why| ConnectError { key: "broker.mqtt.dead_letter", why })?;
     let max_unconfirmed = settings.max_unconfirmed.min(Semaphore::MAX_PERMITS);
     let reading = Reading { names, version: settings.version, envelope: settings.envelope };
     let publishing = Line::start(&connector, Plan::shared("publishing"), |_, _| {});
@@ -77,6 +80,7 @@ pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
     let link = MqttLink {
         connector: Arc::clone(&connector),
         queues: Queues::new(settings, &connector, &publisher, reading),
+        dead_letters: DeadLetters::new(&publisher, dead_letter),
         durables: Durables::new(settings, &connector, &publishing, reading),
         publisher,
         window: Arc::new(Semaphore::new(max_unconfirmed)),
@@ -121,6 +125,8 @@ impl Broker for Mqtt {
         figures.counter("stompgate_mqtt_headers_dropped_total", "Headers that MQTT 3.1.1 could not carry.", dropped);
         let open = link.durables.open_ones();
         figures.gauge("stompgate_mqtt_durable_subscriptions", "Durable subscriptions that are read here.", open);
+        let dead = link.dead_letters.count();
+        figures.counter("stompgate_mqtt_dead_lettered_total", "Rejected messages sent to the dead letters.", dead);
         let lost = link.queues.lost();
         figures.counter("stompgate_mqtt_queue_lost_total", "Messages of queues that no reader was left for.", lost);
     }
@@ -207,8 +213,8 @@ impl Link for MqttLink {
     }
 
     fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> Confirmation {
-        let settled = self.mailboxes.settle(deliveries, settlement);
-        Confirmation::Ready(Ok(Outcome { settled, ..Outcome::DONE }))
+        let (settled, dead) = self.mailboxes.settle(deliveries, settlement);
+        self.dead_letters.settled(Outcome { settled, ..Outcome::DONE }, dead)
     }
 
     /// Not atomic: MQTT has no transactions. Nothing is settled unless all is published.
@@ -224,7 +230,7 @@ impl Link for MqttLink {
             // With quality of service 0 there would be no answer to wait for.
             published.push(self.publisher.publish(self.reserve().await?, &message, 1));
         }
-        let mailboxes = Arc::clone(&self.mailboxes);
+        let (mailboxes, dead_letters) = (Arc::clone(&self.mailboxes), Arc::clone(&self.dead_letters));
         let (answer, confirmation) = oneshot::channel();
         tokio::spawn(async move {
             let mut outcome = Ok(Outcome::DONE);
@@ -237,7 +243,9 @@ impl Link for MqttLink {
             }
             if let Ok(all) = &mut outcome {
                 for (deliveries, settlement) in &settlements {
-                    all.settled &= mailboxes.settle(deliveries, *settlement);
+                    let (settled, dead) = mailboxes.settle(deliveries, *settlement);
+                    all.settled &= settled;
+                    dead_letters.bury(dead).await;
                 }
             }
             let _ = answer.send(outcome); // whoever asked may be gone

@@ -264,8 +264,8 @@ impl Mailbox {
         let mut state = self.lock();
         let count = state.waiting.len().div_ceil(2).min(most);
         let taken: Vec<_> = state.waiting.drain(..count).collect();
-        for packet in taken.iter().filter_map(|item| item.packet) {
-            state.settle(packet);
+        for item in &taken {
+            state.release(item);
         }
         taken
     }
@@ -281,7 +281,8 @@ impl Mailbox {
         self.lock().unsettled.contains_key(&tag)
     }
 
-    /// Settles what can be settled. Returns whether that was all, and what is to be delivered again.
+    /// Settles what can be settled. Returns whether that was all, and what is to be delivered again or buried: nothing of
+    /// that is acknowledged.
     pub(super) fn settle(&self, deliveries: &[DeliveryId], settlement: Settlement) -> (bool, Vec<Item>) {
         let mut state = self.lock();
         let mut all = true;
@@ -291,11 +292,11 @@ impl Mailbox {
                 all = false;
                 continue;
             };
-            if settlement == Settlement::Requeue {
+            if settlement == Settlement::Accept {
+                state.release(&item);
+            } else {
                 item.redelivered = true;
                 again.push(item);
-            } else {
-                state.release(&item);
             }
         }
         drop(state);

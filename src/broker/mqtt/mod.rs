@@ -20,6 +20,8 @@ mod settings;
 #[cfg(feature = "mqtt")]
 mod connection;
 #[cfg(feature = "mqtt")]
+mod dead_letters;
+#[cfg(feature = "mqtt")]
 mod dedicated;
 #[cfg(feature = "mqtt")]
 mod durable;

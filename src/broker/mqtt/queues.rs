@@ -29,7 +29,7 @@ use super::shared::FENCE;
 use super::wire::{Arrival, Filter, Packet, Subscribed};
 use crate::broker::base64::base64url;
 use crate::broker::{BrokerError, Event, Permit};
-use crate::message::{DeliveryId, Destination, Settlement, Text};
+use crate::message::{Destination, Text};
 
 /// The members of all queues.
 pub(super) struct Queues {
@@ -351,19 +351,18 @@ impl Queues {
         }
     }
 
-    /// Settles for the reader of a member.
-    pub(super) fn settle(&self, member: &Arc<Member>, deliveries: &[DeliveryId], settlement: Settlement) -> bool {
-        let (all, again) = member.mailbox.settle(deliveries, settlement);
-        if !again.is_empty() {
-            let others = self.others(member);
-            if others.is_empty() {
-                member.mailbox.put_back(again);
-            } else {
-                member.mailbox.give_away(&again);
-                give(&others, again);
-            }
+    /// To others, or to the same reader once more.
+    pub(super) fn again(&self, member: &Arc<Member>, items: Vec<Item>) {
+        if items.is_empty() {
+            return;
         }
-        all
+        let others = self.others(member);
+        if others.is_empty() {
+            member.mailbox.put_back(items);
+        } else {
+            member.mailbox.give_away(&items);
+            give(&others, items);
+        }
     }
 
     /// Messages that nobody took.

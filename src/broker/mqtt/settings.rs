@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::{Address, Scheme};
 use crate::broker::amqp::Uri;
+use crate::message::{Destination, Separators, Usage};
 use crate::settings::Faults;
 
 /// The settings of the MQTT broker.
@@ -48,6 +49,9 @@ pub struct Settings {
     /// Messages that may wait for one reader of a queue, or of a topic with acknowledgements, where the broker does not
     /// wait for it: those of quality of service 0, and answers to a reply address.
     pub max_waiting: usize,
+    /// Where messages go that are given up with `NACK requeue:false`, a `/queue` or a `/topic`. Default none: they are
+    /// dropped.
+    pub dead_letter: Option<String>,
     /// Time for which the broker keeps a durable subscription that nobody reads, in whole seconds. MQTT 5 only.
     #[serde(with = "humantime_serde")]
     pub durable_expiry: Duration,
@@ -95,6 +99,7 @@ impl Default for Settings {
             group: "stompgate".to_owned(),
             shared_subscriptions: false,
             max_waiting: 10_000,
+            dead_letter: None,
             durable_expiry: Duration::from_hours(24 * 7),
             max_durable: 1_000,
             system_topics: false,
@@ -161,11 +166,24 @@ impl Settings {
             faults.demand_time(key, time);
         }
         faults.demand_time("broker.mqtt.linger", self.linger);
+        if let Err(why) = self.dead_letter() {
+            faults.add("broker.mqtt.dead_letter", why);
+        }
         let good = !self.envelope || self.version == Version::V311;
         faults.demand(good, "broker.mqtt.envelope", "goes with broker.mqtt.version = \"3.1.1\"; MQTT 5 has headers");
         let pair = self.certificate.is_some() == self.key.is_some();
         faults.demand(pair, "broker.mqtt.certificate", "goes with broker.mqtt.key: set both or none");
         faults.into_result()
+    }
+
+    /// The dead-letter destination, read; or what is wrong with it.
+    pub(super) fn dead_letter(&self) -> Result<Option<Destination>, String> {
+        let Some(value) = &self.dead_letter else { return Ok(None) };
+        match Destination::parse(value, Usage::Send, Separators::default()) {
+            Ok(destination @ (Destination::Queue(_) | Destination::Topic(_))) => Ok(Some(destination)),
+            Ok(_) => Err(format!("is {value:?}; write /queue/… or /topic/…")),
+            Err(refusal) => Err(format!("is {value:?}; {}", refusal.detail)),
+        }
     }
 }
 
@@ -194,6 +212,9 @@ mod tests {
             faults(&Settings { group: "a/b".to_owned(), ..Settings::default() }).starts_with("broker.mqtt.group: ")
         );
         assert!(faults(&Settings { ca: Some("x".into()), ..Settings::default() }).starts_with("broker.mqtt.ca: "));
+        let dead_letter = Some("/app/x".to_owned());
+        let fault = faults(&Settings { dead_letter, ..Settings::default() });
+        assert_eq!(fault, "broker.mqtt.dead_letter: is \"/app/x\"; write /queue/… or /topic/…");
         assert!(faults(&Settings { qos: 3, ..Settings::default() }).starts_with("broker.mqtt.qos: "));
     }
 }
