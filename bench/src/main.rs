@@ -2,13 +2,14 @@
 //! what clients cost a RabbitMQ behind it.
 //!
 //! ```text
-//! main ──► scenario (fan_out, latency, queue, connecting, idle, bridge, bridged, broker_cost)
+//! main ──► scenario (fan_out, latency, queue, connecting, idle, app, bridge, bridged, broker_cost)
 //!              │ starts a child: the gateway, or this program as `floor-server`      process, floor
 //!              │ drives clients on one thread                                         client, wire
 //!              └─► rows ──► Markdown and JSON                                         report
 //! ```
 //! Each scenario checks what it measures: nothing lost, doubled or reordered, or it fails.
 
+mod app;
 mod bridge;
 mod bridged;
 mod broker_cost;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::process::Gateway;
 use crate::report::Report;
-use crate::{bridge, bridged, broker_cost, connecting, fan_out, idle, latency, queue};
+use crate::{app, bridge, bridged, broker_cost, connecting, fan_out, idle, latency, queue};
 
 /// Counts and times of one run of all scenarios.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,8 @@ pub enum Scenario {
     IdleMemory,
     /// CPU of clients that send and get heart-beats only.
     IdleCpu,
+    /// SEND to RECEIPT through routes of `/app`, beside a topic.
+    App,
     /// In front of RabbitMQ, beside a bare AMQP program. Only when it is asked for.
     Bridge,
     /// Fan-out and latency in front of RabbitMQ, beside RabbitMQ's own plugin and the floor. Only when it is asked for.
@@ -84,6 +86,7 @@ impl Scenario {
             Scenario::Connect => connecting::run(gateway, plan, report).await,
             Scenario::IdleMemory => idle::memory(gateway, plan, report).await,
             Scenario::IdleCpu => idle::cpu(gateway, plan, report).await,
+            Scenario::App => app::run(gateway, plan, report).await,
             Scenario::Bridge => bridge::run(gateway, plan, report).await,
             Scenario::Bridged => bridged::run(gateway, plan, report).await,
             Scenario::BrokerCost => broker_cost::run(gateway, plan, report).await,
