@@ -13,6 +13,9 @@ mod peer;
 #[allow(dead_code, reason = "the faults of AMQP use the rest of it")]
 #[path = "../support/proxy.rs"]
 mod proxy;
+#[allow(dead_code, reason = "the faults of AMQP use the rest of it")]
+#[path = "../support/rabbitmq.rs"]
+mod rabbitmq;
 #[allow(dead_code, unused_imports, reason = "the conversations use the rest of it")]
 #[path = "../conversations/support/mod.rs"]
 mod support;
@@ -20,6 +23,10 @@ mod support;
 mod accounting;
 mod outages;
 mod qualities;
+mod refusals;
+mod scale;
+mod scripted;
+mod secure;
 
 use std::time::Duration;
 

@@ -70,6 +70,12 @@ impl Mosquitto {
         self.port
     }
 
+    /// What it has logged since it was started last.
+    #[allow(dead_code, reason = "few ask for it")]
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("server.log")).unwrap_or_default()
+    }
+
     /// Ends it as a power failure does; what it has written stays.
     pub(crate) fn kill(&mut self) {
         std::fs::write(self.folder.join("keep"), "").unwrap();

@@ -1,0 +1,240 @@
+//! The broker is there and says no, or cannot do what somebody asks for.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use stompgate::broker::LinkState;
+use stompgate::broker::mqtt::Version;
+use stompgate::config::Config;
+use stompgate::gateway::Gateway;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::mosquitto::Mosquitto;
+use crate::rabbitmq::{RabbitMq, Setup, free_ports};
+use crate::scripted::{Script, Scripted};
+use crate::support::{Client, Received, until as eventually};
+use crate::{connect_all, gateway_at, send_until_routed, until, uri};
+
+async fn before(script: Script) -> (Gateway, Scripted) {
+    let broker = Scripted::start(script).await;
+    let gateway = gateway_at(uri(broker.port), |_| {});
+    until(&gateway, LinkState::Up).await;
+    (gateway, broker)
+}
+
+/// A gateway before a broker that says this of itself.
+async fn before_one_that_says(connack: &[u8]) -> (Gateway, Scripted) {
+    before(Script { connack: connack.to_vec(), ..Script::default() }).await
+}
+
+/// Does this as a client of its own, which gets an ERROR for it.
+async fn refused(gateway: &Gateway, frame: &str, code: &str) -> Received {
+    let mut client = Client::connect(gateway, "1.2").await;
+    let receipt = client.asks(frame).await;
+    client.expect("ERROR").await.with("receipt-id", &receipt).with("code", code)
+}
+
+/// Does this as a client of its own, which gets its RECEIPT.
+async fn done(gateway: &Gateway, frame: &str) {
+    Client::connect(gateway, "1.2").await.does(frame).await;
+}
+
+#[tokio::test]
+async fn without_shared_subscriptions_there_are_no_queues() {
+    let (gateway, _broker) = before_one_that_says(&[0x2a, 0]).await;
+    let error = refused(&gateway, "SUBSCRIBE\nid:0\ndestination:/queue/a", "unsupported").await;
+    error.about("shared subscriptions");
+    done(&gateway, "SUBSCRIBE\nid:0\ndestination:/topic/a").await;
+}
+
+#[tokio::test]
+async fn a_quality_of_service_that_the_broker_does_not_have_is_refused_where_it_was_asked_for() {
+    let (gateway, _broker) = before_one_that_says(&[0x24, 1]).await;
+    refused(&gateway, "SEND\ndestination:/topic/a\nqos:2\n\nx", "unsupported").await.about("qos:1");
+    done(&gateway, "SEND\ndestination:/topic/a\nqos:1\n\nx").await;
+    let (gateway, _broker) = before_one_that_says(&[0x24, 0]).await;
+    refused(&gateway, "SEND\ndestination:/topic/a\nqos:1\n\nx", "unsupported").await.about("qos:0");
+    // Nobody named a quality: the best that there is will do.
+    done(&gateway, "SEND\ndestination:/topic/a\npersistent:true\n\nx").await;
+}
+
+#[tokio::test]
+async fn without_wildcards_names_can_be_read() {
+    let (gateway, _broker) = before_one_that_says(&[0x28, 0]).await;
+    refused(&gateway, "SUBSCRIBE\nid:0\ndestination:/topic/a/*", "unsupported").await.about("wildcards");
+    let frame = "SUBSCRIBE\nid:0\ndestination:/topic/a/*\nack:client";
+    refused(&gateway, frame, "unsupported").await.about("wildcards");
+    done(&gateway, "SUBSCRIBE\nid:0\ndestination:/topic/a/b").await;
+}
+
+#[tokio::test]
+async fn without_retained_messages_none_is_taken() {
+    let (gateway, _broker) = before_one_that_says(&[0x25, 0]).await;
+    refused(&gateway, "SEND\ndestination:/topic/a\nretain:true\n\nx", "unsupported").await.about("last values");
+    done(&gateway, "SUBSCRIBE\nid:0\ndestination:/topic/a").await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_for_the_broker_is_refused_and_no_other() {
+    let (gateway, _broker) = before_one_that_says(&[0x27, 0, 0, 4, 0]).await;
+    let large = format!("SEND\ndestination:/topic/a\n\n{}", "x".repeat(2_000));
+    refused(&gateway, &large, "rejected").await.about("at most 1024");
+    done(&gateway, "SEND\ndestination:/topic/a\n\nx").await;
+}
+
+#[tokio::test]
+async fn no_more_is_on_its_way_than_the_broker_takes() {
+    let script = Script { connack: vec![0x21, 0, 2], late: Duration::from_millis(20), ..Script::default() };
+    let (gateway, broker) = before(script).await;
+    let mut client = Client::connect(&gateway, "1.2").await;
+    for _ in 0..10 {
+        client.asks("SEND\ndestination:/topic/a\n\nx").await;
+    }
+    for _ in 0..10 {
+        client.expect("RECEIPT").await;
+    }
+    assert_eq!(broker.most.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
+async fn a_quota_that_is_exceeded_is_an_error_for_the_sender_alone() {
+    let (gateway, _broker) = before(Script { puback: 0x97, ..Script::default() }).await;
+    let [mut innocent] = connect_all(&gateway).await;
+    refused(&gateway, "SEND\ndestination:/topic/a\n\nx", "rejected").await.about("QuotaExceeded");
+    innocent.does("SEND\ndestination:/topic/a\nqos:0\n\nx").await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_taken_over_comes_back_under_another_name() {
+    let (gateway, broker) = before(Script::default()).await;
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does("SEND\ndestination:/topic/a\n\nx").await;
+    broker.take_over();
+    until(&gateway, LinkState::Recovering).await;
+    until(&gateway, LinkState::Up).await;
+    client.does("SEND\ndestination:/topic/a\n\nx").await;
+}
+
+/// The status of `GET /readyz`.
+async fn readiness(gateway: &Gateway) -> String {
+    let mut stream = TcpStream::connect(gateway.admin_address().unwrap()).await.unwrap();
+    stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split(' ').nth(1).unwrap().to_owned()
+}
+
+/// The broker's file of passwords, with one user in it.
+struct Users(PathBuf);
+
+impl Users {
+    fn new(passcode: &str) -> Users {
+        let name = format!("mosquitto-users-{}", std::process::id());
+        let users = Users(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
+        users.write(passcode);
+        users
+    }
+
+    fn write(&self, passcode: &str) {
+        std::fs::write(&self.0, format!("gateway:{passcode}\n")).unwrap();
+        let hashed = Command::new("mosquitto_passwd").arg("-U").arg(&self.0).status();
+        assert!(hashed.unwrap().success());
+    }
+}
+
+impl Drop for Users {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// What the gateways of this program log.
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        LOG.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_is_refused_is_waited_for_at_the_start_and_later() {
+    let users = Users::new("another");
+    let mut server = Mosquitto::start(&format!("allow_anonymous false\npassword_file {}", users.0.display())).await;
+    let address = server.uri().replace("mqtt://", "mqtt://gateway:secret@");
+    let gateway = gateway_at(address, |config| config.admin.enabled = true);
+    let [mut reader] = connect_all(&gateway).await;
+    let subscribed = reader.asks("SUBSCRIBE\nid:0\ndestination:/topic/a").await;
+    assert_eq!(*gateway.broker_state().borrow(), LinkState::Recovering);
+    assert_eq!(readiness(&gateway).await, "503");
+    for (passcode, state, ready) in
+        [("secret", LinkState::Up, "200"), ("changed", LinkState::Recovering, "503"), ("secret", LinkState::Up, "200")]
+    {
+        server.kill();
+        until(&gateway, LinkState::Recovering).await;
+        users.write(passcode);
+        server.run().await;
+        if state == LinkState::Recovering {
+            eventually("a refusal", || server.log().contains("not authorised")).await;
+        }
+        until(&gateway, state).await;
+        assert_eq!(readiness(&gateway).await, ready);
+    }
+    reader.expect("RECEIPT").await.with("receipt-id", &subscribed);
+    let mut sender = Client::connect(&gateway, "1.2").await;
+    send_until_routed(&mut sender, "SEND\ndestination:/topic/a\n\nnews").await;
+    reader.expect("MESSAGE").await.saying("news").with("gap", "true");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restricted_mosquitto_is_taken_at_its_word() {
+    let server = Mosquitto::start("max_qos 1\nretain_available false\nmax_packet_size 2000").await;
+    let gateway = gateway_at(server.uri(), |_| {});
+    until(&gateway, LinkState::Up).await;
+    refused(&gateway, "SEND\ndestination:/topic/a\nqos:2\n\nx", "unsupported").await.about("qos:1");
+    refused(&gateway, "SEND\ndestination:/topic/a\nretain:true\n\nx", "unsupported").await.about("last values");
+    let large = format!("SEND\ndestination:/topic/a\n\n{}", "x".repeat(3_000));
+    refused(&gateway, &large, "rejected").await.about("at most 2000");
+    done(&gateway, "SEND\ndestination:/topic/a\n\nx").await;
+}
+
+/// RabbitMQ 3.10's plugin closes the connection of MQTT 5 without a word, and grants shared subscriptions under 3.1.1
+/// that deliver nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmqs_plugin_has_topics_under_3_1_1_and_no_queues() {
+    let [port] = free_ports();
+    let configuration = format!("mqtt.listeners.tcp.1 = 127.0.0.1:{port}\n");
+    let setup = Setup { plugins: "rabbitmq_mqtt", configuration, ..Setup::default() };
+    let _node = RabbitMq::start_with(&setup).await;
+    let address = format!("mqtt://guest:guest@127.0.0.1:{port}");
+    let at = |version: Version| {
+        let change = move |config: &mut Config| config.broker.mqtt.version = version;
+        gateway_at(address.clone(), change)
+    };
+    let gateway = at(Version::V311);
+    until(&gateway, LinkState::Up).await;
+    let [mut reader, mut sender] = connect_all(&gateway).await;
+    reader.subscribe("id:0\ndestination:/topic/a/#").await;
+    sender.does("SEND\ndestination:/topic/a/b\n\nx").await;
+    reader.expect("MESSAGE").await.saying("x").with("destination", "/topic/a/b");
+    let error = refused(&gateway, "SUBSCRIBE\nid:0\ndestination:/queue/a", "unsupported").await;
+    error.about("broker.mqtt.shared_subscriptions");
+    // With 5 it does not come up, and the log says why.
+    let _ = tracing_subscriber::fmt().with_ansi(false).with_writer(|| Log).try_init();
+    let fifth = at(Version::V5);
+    let logged = || String::from_utf8_lossy(&LOG.lock().unwrap()).contains("try broker.mqtt.version = \"3.1.1\"");
+    eventually("a word in the log", logged).await;
+    assert_eq!(*fifth.broker_state().borrow(), LinkState::Recovering);
+}
