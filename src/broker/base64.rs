@@ -39,7 +39,7 @@ pub(crate) fn decoded(text: &str) -> Option<Vec<u8>> {
     (count < 6).then_some(bytes)
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "amqp", feature = "mqtt")))]
 mod tests {
     use super::*;
 

@@ -18,6 +18,7 @@ mod rabbitmq;
 mod support;
 
 mod authorities;
+mod backends;
 mod links;
 mod log;
 mod logins;
