@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stompgate::broker::{Broker, LinkState, Transaction, mqtt};
+use stompgate::broker::{Broker, LinkState, Source, Transaction, mqtt};
 use stompgate::message::{Destination, Outcome, Separators, Settlement, Text, Usage};
 
-use crate::harness::{Client, in_time};
+use crate::harness::{Client, Reader, in_time};
 use crate::mosquitto::Mosquitto;
 
 async fn connect(server: &Mosquitto, settings: mqtt::Settings) -> Arc<dyn Broker> {
@@ -30,7 +30,7 @@ async fn what_is_rejected_goes_to_the_dead_letters_once() {
         let dead_letter = Some("/queue/dead".to_owned());
         let broker = connect(&server, mqtt::Settings { version, dead_letter, ..mqtt::Settings::default() }).await;
         let client = Client::of(&broker).await;
-        let mut dead = client.open(stompgate::broker::Source::Queue("dead".into()), 10).await.unwrap();
+        let mut dead = client.open(Source::Queue("dead".into()), 10).await.unwrap();
         let mut reader = client.read_with("/queue/a", 1).await;
         let Destination::Queue(queue) = client.at("/queue/a", Usage::Send) else { panic!("a queue") };
         for body in ["1", "2", "3"] {
@@ -55,5 +55,108 @@ async fn what_is_rejected_goes_to_the_dead_letters_once() {
         last.destination = Destination::parse("/queue/dead", Usage::Send, Separators::Both).unwrap();
         client.publish(last).await.unwrap();
         dead.take("last").await;
+    }
+}
+
+fn holding(version: mqtt::Version) -> mqtt::Settings {
+    mqtt::Settings {
+        version,
+        hold_queues: vec!["orders".to_owned()],
+        linger: Duration::ZERO,
+        ..mqtt::Settings::default()
+    }
+}
+
+async fn send(client: &Client, body: &str) {
+    let mut message = client.message("/topic/x", body);
+    message.destination = Destination::Queue("orders".into());
+    message.options.persistent = true;
+    let permit = in_time(client.link.reserve()).await.unwrap();
+    assert_eq!(in_time(client.link.publish(permit, message)).await, Ok(Outcome::DONE));
+}
+
+async fn read(client: &Client) -> Reader {
+    client.open(Source::Queue("orders".into()), 10).await.unwrap()
+}
+
+/// Until the broker has the subscription of whoever holds. There is no sign of it but that somebody is there.
+async fn held(client: &Client) {
+    loop {
+        let mut message = client.message("/topic/x", "probe");
+        message.destination = Destination::Queue("orders".into());
+        let permit = client.link.reserve().await.unwrap();
+        if in_time(client.link.publish(permit, message)).await.unwrap().routed {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_queue_waits_for_its_first_reader() {
+    let server = Mosquitto::start("").await;
+    let broker = connect(&server, holding(mqtt::Version::V5)).await;
+    let client = Client::of(&broker).await;
+    held(&client).await;
+    for body in ["1", "2", "3"] {
+        send(&client, body).await;
+    }
+    let mut reader = read(&client).await;
+    reader.take("probe").await;
+    reader.take("1").await;
+    reader.expect("2").await;
+    drop(reader);
+    // Nobody is there again, for longer than any linger.
+    send(&client, "4").await;
+    let mut reader = read(&client).await;
+    assert!(reader.take("2").await.redelivered);
+    reader.take("3").await;
+    reader.take("4").await;
+}
+
+/// As `kill -9` does to a gateway: its sockets are closed, and nothing more is said on them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_queue_outlives_its_gateway() {
+    for version in [mqtt::Version::V5, mqtt::Version::V311] {
+        let server = Arc::new(Mosquitto::start("").await);
+        let doomed = Arc::clone(&server);
+        let killed = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            runtime.block_on(async {
+                let broker = connect(&doomed, holding(version)).await;
+                let client = Client::of(&broker).await;
+                let mut reader = read(&client).await;
+                for body in ["1", "2"] {
+                    send(&client, body).await;
+                    reader.expect(body).await;
+                }
+                std::mem::forget((reader, broker));
+            });
+            runtime.shutdown_background();
+        });
+        tokio::task::spawn_blocking(|| killed.join().unwrap()).await.unwrap();
+        // Nobody holds it but the broker.
+        let other = connect(&server, mqtt::Settings { version, ..mqtt::Settings::default() }).await;
+        let client = Client::of(&other).await;
+        send(&client, "3").await;
+        let broker = connect(&server, holding(version)).await;
+        let mut reader = read(&Client::of(&broker).await).await;
+        for body in ["1", "2", "3"] {
+            let delivery = reader.take(body).await;
+            assert_eq!(delivery.redelivered, body != "3", "{body}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_reader_of_a_held_queue_gets_its_share() {
+    let server = Mosquitto::start("").await;
+    let broker = connect(&server, holding(mqtt::Version::V5)).await;
+    let client = Client::of(&broker).await;
+    let (first, mut second) = (read(&client).await, read(&client).await);
+    drop(first);
+    for number in 0..20 {
+        let body = number.to_string();
+        send(&client, &body).await;
+        second.take(&body).await;
     }
 }

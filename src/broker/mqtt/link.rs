@@ -79,7 +79,7 @@ pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
         .map_err(|why| ConnectError { key: "broker.kind", why: format!("there is no randomness: {why}") })?;
     let link = MqttLink {
         connector: Arc::clone(&connector),
-        queues: Queues::new(settings, &connector, &publisher, reading),
+        queues: Queues::new(settings, &connector, &publishing, &publisher, reading),
         dead_letters: DeadLetters::new(&publisher, dead_letter),
         durables: Durables::new(settings, &connector, &publishing, reading),
         publisher,

@@ -184,6 +184,11 @@ impl Mailbox {
         Poll::Pending
     }
 
+    /// Whether somebody reads it, or may.
+    pub(super) fn is_read(&self) -> bool {
+        self.lock().is_open
+    }
+
     /// Another reader takes over, with a prefetch of its own.
     pub(super) fn open(&self, prefetch: u16) {
         let mut state = self.lock();

@@ -44,6 +44,9 @@ pub struct Settings {
     pub max_lanes: usize,
     /// The part of `$share/<group>/queue/N` that all gateways in front of this broker have in common.
     pub group: String,
+    /// Queues that the broker keeps for this gateway while nobody reads them, by name. On one gateway only, and its
+    /// clients should be those who read them. Default none.
+    pub hold_queues: Vec<String>,
     /// With 3.1.1: whether the broker has shared subscriptions, and so `/queue`. MQTT 5 brokers say it themselves.
     pub shared_subscriptions: bool,
     /// Messages that may wait for one reader of a queue, or of a topic with acknowledgements, where the broker does not
@@ -97,6 +100,7 @@ impl Default for Settings {
             linger: Duration::from_secs(5),
             max_lanes: 16,
             group: "stompgate".to_owned(),
+            hold_queues: Vec::new(),
             shared_subscriptions: false,
             max_waiting: 10_000,
             dead_letter: None,
@@ -166,6 +170,11 @@ impl Settings {
             faults.demand_time(key, time);
         }
         faults.demand_time("broker.mqtt.linger", self.linger);
+        for name in &self.hold_queues {
+            let good = !name.is_empty() && !name.contains(['+', '#', '\0']) && !name.starts_with('/');
+            let why = format!("has {name:?}; expected names as they stand after /queue/, without + and #");
+            faults.demand(good, "broker.mqtt.hold_queues", why);
+        }
         if let Err(why) = self.dead_letter() {
             faults.add("broker.mqtt.dead_letter", why);
         }
@@ -215,6 +224,8 @@ mod tests {
         let dead_letter = Some("/app/x".to_owned());
         let fault = faults(&Settings { dead_letter, ..Settings::default() });
         assert_eq!(fault, "broker.mqtt.dead_letter: is \"/app/x\"; write /queue/… or /topic/…");
+        let hold_queues = vec!["a/#".to_owned()];
+        assert!(faults(&Settings { hold_queues, ..Settings::default() }).starts_with("broker.mqtt.hold_queues: "));
         assert!(faults(&Settings { qos: 3, ..Settings::default() }).starts_with("broker.mqtt.qos: "));
     }
 }

@@ -7,8 +7,12 @@
 //! - A reader that has nothing to do takes half of what waits for another here.
 //! - A member whose reader leaves hands on all that it has. It unsubscribes first, and ends with a message to itself: when
 //!   that is back, nothing more is on its way to it.
+//! - Queues of `broker.mqtt.hold_queues` have a member that is always there, in a session that the broker keeps: it waits for
+//!   the first reader here, who takes it over, and is given back by the last.
 //! - The last member stays for a while without a reader (`broker.mqtt.linger`), and the next reader takes it over. Then it
 //!   publishes what it has once more, for other gateways.
+
+mod hold;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,6 +45,9 @@ pub(super) struct Queues {
     max_waiting: usize,
     /// Under 3.1.1 the broker does not say whether it has shared subscriptions.
     assume_shared: bool,
+    /// For the sessions of those that hold.
+    client_id: String,
+    witness: Arc<Line>,
     groups: Mutex<HashMap<Text, Group>>,
     next: AtomicU64,
     lost: AtomicU64,
@@ -63,6 +70,8 @@ pub(super) struct Member {
     queue: Text,
     filter: String,
     receive_maximum: u16,
+    /// It stays without a reader, and is there for what comes.
+    holds: bool,
     line: Arc<Line>,
     pub(super) mailbox: Mailbox,
     /// What arrives goes to the others.
@@ -76,11 +85,14 @@ impl Queues {
     pub(super) fn new(
         settings: &Settings,
         connector: &Arc<Connector>,
+        witness: &Arc<Line>,
         publisher: &Arc<Publisher>,
         reading: Reading,
     ) -> Arc<Self> {
-        Arc::new(Queues {
+        let queues = Arc::new(Queues {
             connector: Arc::clone(connector),
+            client_id: settings.client_id.clone(),
+            witness: Arc::clone(witness),
             publisher: Arc::clone(publisher),
             reading,
             group: settings.group.clone(),
@@ -90,16 +102,24 @@ impl Queues {
             groups: Mutex::default(),
             next: AtomicU64::new(1),
             lost: AtomicU64::new(0),
-        })
+        });
+        for name in &settings.hold_queues {
+            tokio::spawn(Arc::clone(&queues).hold(Text::from(name.as_str())));
+        }
+        queues
     }
 
     /// A member for a reader; waits for the broker if need be.
     pub(super) async fn open(self: &Arc<Self>, queue: &Text, prefetch: u16) -> Result<Arc<Member>, BrokerError> {
         let topic = names::queue_topic(queue)?;
+        let idle = self.lock().get(queue).and_then(|group| group.idle.clone());
+        if let Some(holder) = idle.filter(|idle| idle.holds) {
+            self.subscribe(&holder).await?; // it may be on its way
+        }
         if let Some(member) = self.adopt(queue, prefetch) {
             return Ok(member);
         }
-        let member = self.member(queue, format!("$share/{}/{topic}", self.group), prefetch);
+        let member = self.member(queue, format!("$share/{}/{topic}", self.group), prefetch, false);
         let trial = Trial::of(&member.line);
         self.subscribe(&member).await?;
         trial.keep();
@@ -109,7 +129,7 @@ impl Queues {
             let group = groups.entry(queue.clone()).or_default();
             group.active.push(Arc::clone(&member));
             let mut left = std::mem::take(&mut group.leaving);
-            left.extend(group.idle.take());
+            left.extend(group.idle.take_if(|idle| !idle.holds));
             left
         };
         for other in left {
@@ -122,14 +142,15 @@ impl Queues {
     fn adopt(&self, queue: &Text, prefetch: u16) -> Option<Arc<Member>> {
         let mut groups = self.lock();
         let group = groups.get_mut(queue)?;
-        let member = group.idle.take_if(|member| member.receive_maximum >= prefetch)?;
+        let member = group.idle.take_if(|member| member.holds || member.receive_maximum >= prefetch)?;
         member.mailbox.open(prefetch);
         group.active.push(Arc::clone(&member));
         Some(member)
     }
 
-    fn member(self: &Arc<Self>, queue: &Text, filter: String, prefetch: u16) -> Arc<Member> {
+    fn member(self: &Arc<Self>, queue: &Text, filter: String, prefetch: u16, holds: bool) -> Arc<Member> {
         let queues = Arc::downgrade(self);
+        let plan = if holds { self.holding(queue) } else { Plan::dedicated("queue", prefetch) };
         Arc::new_cyclic(|weak: &Weak<Member>| {
             let weak = weak.clone();
             let sink = move |live: &Arc<Live>, arrival: Arrival| {
@@ -142,7 +163,8 @@ impl Queues {
                 queue: queue.clone(),
                 filter,
                 receive_maximum: prefetch,
-                line: Line::start(&self.connector, Plan::dedicated("queue", prefetch), sink),
+                holds,
+                line: Line::start(&self.connector, plan, sink),
                 mailbox: Mailbox::new(prefetch, self.max_waiting),
                 hands_on: AtomicBool::new(false),
                 fence: Notify::new(),
@@ -160,6 +182,10 @@ impl Queues {
                     None => "the setting broker.mqtt.shared_subscriptions says that the broker has none of those",
                 };
                 return Err(BrokerError::Unsupported { what: "/queue".to_owned(), why: why.to_owned() });
+            }
+            if member.holds && !live.granted.keeps_sessions {
+                let why = "the MQTT broker keeps no sessions".to_owned();
+                return Err(BrokerError::Unsupported { what: "broker.mqtt.hold_queues".to_owned(), why });
             }
             let filter = Filter { path: member.filter.clone(), qos: 1, retained: false, identifier: None };
             match live.client.subscribe(&filter).await {
@@ -188,6 +214,8 @@ impl Queues {
         member.mailbox.arrived(live, arrival, Arc::new(message), redelivered);
         if member.hands_on.load(Ordering::Acquire) {
             self.hand_on(member);
+        } else if member.holds && !member.mailbox.is_read() {
+            self.give_out(member);
         } else if member.mailbox.is_full() {
             self.others(member).iter().for_each(|other| other.mailbox.wake());
         }
@@ -224,10 +252,10 @@ impl Queues {
             let mut groups = self.lock();
             let Some(group) = groups.get_mut(&member.queue) else { return };
             group.active.retain(|other| other.number != member.number);
-            if group.active.is_empty() {
+            if group.active.is_empty() && !member.holds {
                 group.leaving.push(Arc::clone(member)); // it goes on when somebody comes
             }
-            !group.active.is_empty()
+            !group.active.is_empty() && !member.holds
         };
         if others {
             self.retire(Arc::clone(member));
@@ -246,13 +274,15 @@ impl Queues {
             let group = groups.entry(member.queue.clone()).or_default();
             group.active.retain(|other| other.number != member.number);
             group.leaving.retain(|other| other.number != member.number);
-            let stays = group.active.is_empty() && group.idle.is_none() && !self.connector.is_closed();
+            let stays = member.holds || group.active.is_empty() && group.idle.is_none() && !self.connector.is_closed();
             if stays {
                 group.idle = Some(Arc::clone(member));
             }
             stays
         };
-        if stays {
+        if member.holds {
+            self.give_out(member);
+        } else if stays {
             self.wait(member);
         } else {
             self.retire(Arc::clone(member));
@@ -375,7 +405,9 @@ impl Queues {
         let idle: Vec<_> = self
             .lock()
             .values_mut()
-            .flat_map(|group| group.idle.take().into_iter().chain(std::mem::take(&mut group.leaving)))
+            .flat_map(|group| {
+                group.idle.take_if(|idle| !idle.holds).into_iter().chain(std::mem::take(&mut group.leaving))
+            })
             .collect();
         let draining = idle.iter().map(|member| {
             member.hands_on.store(true, Ordering::Release);

@@ -1,0 +1,67 @@
+//! Queues that are kept while nobody reads them: by a member that is always there, in a session that the broker keeps.
+
+use std::sync::Arc;
+
+use tracing::error;
+
+use super::{Member, Queues, give, tend};
+use crate::broker::mqtt::connection::{Plan, Session};
+use crate::broker::mqtt::names;
+use crate::message::Text;
+
+/// Messages of a held queue that may be here without their acknowledgement; the broker has the rest.
+const HELD: u16 = 1_000;
+/// A session that does not expire.
+const FOR_EVER: u32 = u32::MAX;
+
+impl Queues {
+    /// Keeps a member for a queue in a session that lasts, until the broker is closed or another gateway has it.
+    pub(super) async fn hold(self: Arc<Self>, queue: Text) {
+        let filter = match names::queue_topic(&queue) {
+            Ok(topic) => format!("$share/{}/{topic}", self.group),
+            Err(why) => return error!(%queue, %why, "this queue cannot be held (broker.mqtt.hold_queues)"),
+        };
+        let member = self.member(&queue, filter, HELD, true);
+        member.mailbox.stop(); // nobody reads yet
+        self.lock().entry(queue.clone()).or_default().idle = Some(Arc::clone(&member));
+        let opened = self.subscribe(&member).await;
+        if let Err(why) = &opened
+            && !self.connector.is_closed()
+        {
+            error!(%queue, %why, "the broker does not let this queue be held (broker.mqtt.hold_queues)");
+        } else {
+            tend(Arc::clone(&self), Arc::clone(&member)).await;
+        }
+        if member.line.is_taken_over() {
+            error!(%queue, "another gateway holds this queue: broker.mqtt.hold_queues is for one of them only");
+        }
+        member.line.end();
+        self.lose(&member);
+    }
+
+    /// A member that holds is gone, and what it has is the broker's.
+    fn lose(&self, member: &Arc<Member>) {
+        let mut groups = self.lock();
+        let idle = groups.get_mut(&member.queue).map(|group| &mut group.idle);
+        let gone = idle.and_then(|idle| idle.take_if(|idle| idle.number == member.number));
+        drop(groups);
+        drop(gone);
+    }
+
+    /// Its session has the same name after a restart, and at every gateway: so there is one that holds.
+    pub(super) fn holding(&self, queue: &Text) -> Plan {
+        let client_id = names::session(&self.client_id, "hold", &[&self.group, queue]);
+        let session = Session { client_id, lasts: Some(FOR_EVER), witness: Arc::clone(&self.witness) };
+        Plan::named("held queue", HELD, session)
+    }
+
+    /// What comes to a member that holds is for those who read here, if there are any.
+    pub(super) fn give_out(&self, member: &Arc<Member>) {
+        let others = self.others(member);
+        if !others.is_empty() {
+            for item in member.mailbox.take() {
+                give(&others, vec![item]);
+            }
+        }
+    }
+}
