@@ -20,6 +20,9 @@ mod amqp_outage;
 #[path = "amqp/poison.rs"]
 mod amqp_poison;
 #[cfg(feature = "amqp")]
+#[path = "amqp/publishing.rs"]
+mod amqp_publishing;
+#[cfg(feature = "amqp")]
 #[path = "amqp/queues.rs"]
 mod amqp_queues;
 #[cfg(feature = "amqp")]

@@ -171,6 +171,11 @@ impl Session {
         }
     }
 
+    /// Whether a COMMIT waits for its answer.
+    pub fn is_committing(&self) -> bool {
+        matches!(&self.state, State::Connected(connected) if connected.transactions.is_committing())
+    }
+
     /// Whether CONNECT was accepted.
     pub fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected(_))

@@ -97,6 +97,10 @@ impl Transactions {
         Ok(self.open.remove(index))
     }
 
+    pub(super) fn is_committing(&self) -> bool {
+        !self.committing.is_empty()
+    }
+
     /// What has been sent in all of them.
     pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
         self.open.iter().flat_map(|open| &open.messages)

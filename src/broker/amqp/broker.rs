@@ -14,6 +14,7 @@ use super::errors::short;
 use super::link::AmqpLink;
 use super::settings::{Identity as IdentitySetting, Settings};
 use super::users::Users;
+use super::window::Window;
 use crate::broker::{Broker, BrokerError, Identity, Link, LinkState, tenant};
 use crate::message::Text;
 use crate::metrics::Figures;
@@ -25,6 +26,8 @@ pub struct Amqp {
     dialer: Dialer,
     /// That of the service account to the virtual host of the URI.
     link: Arc<AmqpLink>,
+    /// Of all links together.
+    window: Arc<Window>,
     /// Those of the service account to the virtual hosts of the map, made when they are first asked for.
     others: Mutex<HashMap<String, Arc<AmqpLink>>>,
     users: Option<Arc<Users>>,
@@ -46,18 +49,19 @@ pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
     let exchange = short(&settings.exchange, "the exchange")
         .map_err(|why| ConnectError { key: "broker.amqp.exchange", why: why.to_string() })?;
     let connector = Connector::new(dialer.clone(), settings.reconnect_max);
-    let link = Arc::new(AmqpLink::new(settings, &exchange, connector, None));
+    let window = Window::new(settings);
+    let link = Arc::new(AmqpLink::new(settings, &exchange, connector, None, &window));
     link.start();
     let users = match settings.identity {
         IdentitySetting::Service => None,
         IdentitySetting::PerUser => {
-            let users = Users::start(settings, &exchange, &dialer);
+            let users = Users::start(settings, &exchange, &dialer, &window);
             let why = "needs random numbers, and the system has none".to_owned();
             Some(users.map_err(|_| ConnectError { key: "broker.amqp.identity", why })?)
         }
     };
     let settings = settings.clone();
-    Ok(Arc::new(Amqp { settings, exchange, dialer, link, others: Mutex::default(), users }))
+    Ok(Arc::new(Amqp { settings, exchange, dialer, link, window, others: Mutex::default(), users }))
 }
 
 #[async_trait]
@@ -94,8 +98,9 @@ impl Broker for Amqp {
         let links = self.links();
         let connections: usize = links.iter().map(|link| link.connector().connections()).sum();
         figures.gauge("stompgate_amqp_connections", "Connections to the broker.", connections);
-        let waiting: usize = links.iter().map(|link| link.unconfirmed()).sum();
-        figures.gauge("stompgate_amqp_unconfirmed", "Messages that wait for the broker's confirmation.", waiting);
+        let (messages, bytes) = (self.window.messages(), self.window.bytes());
+        figures.gauge("stompgate_amqp_unconfirmed", "Messages that wait for the broker's confirmation.", messages);
+        figures.gauge("stompgate_amqp_unconfirmed_bytes", "Bytes that wait for the broker's confirmation.", bytes);
         if let Some(users) = &self.users {
             figures.gauge("stompgate_amqp_user_links", "Links of the broker's own users.", users.links().len());
         }
@@ -128,7 +133,7 @@ impl Amqp {
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         let link = others.entry(virtual_host.to_owned()).or_insert_with(|| {
             let connector = Connector::new(self.dialer.to(virtual_host), self.settings.reconnect_max);
-            Arc::new(AmqpLink::new(&self.settings, &self.exchange, connector, None))
+            Arc::new(AmqpLink::new(&self.settings, &self.exchange, connector, None, &self.window))
         });
         Ok(Arc::clone(link))
     }

@@ -220,7 +220,8 @@ impl Line {
                 }
                 Err(NoConnection { why, refused }) => {
                     self.tell(attempt, &why);
-                    if let (Some(refused), true) = (refused, self.connector.is_of_user()) {
+                    let is_final = !matches!(refused, Some(BrokerError::AccessRefused { .. })); // a limit passes
+                    if let (Some(refused), true, true) = (refused, is_final, self.connector.is_of_user()) {
                         // A passcode that has changed, a user that is gone: only the user can do something about it.
                         return self.connector.end(refused);
                     }
@@ -293,6 +294,14 @@ impl Live {
     /// Whether it still holds.
     pub(super) fn is_up(&self) -> bool {
         self.connection.status().connected()
+    }
+
+    /// Bytes of the largest frame that both sides allow.
+    pub(super) fn frame_max(&self) -> u32 {
+        match self.connection.configuration().frame_max() {
+            0 => u32::MAX,
+            bytes => bytes,
+        }
     }
 
     /// Closes it, and waits a little for that.

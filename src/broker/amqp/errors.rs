@@ -74,7 +74,7 @@ pub(super) fn refused_connection(error: &Error, user: &str, virtual_host: &str) 
         ACCESS_REFUSED => Some(BrokerError::NotAuthenticated(user.to_owned())),
         // "vhost v not found" and "access to vhost 'v' refused for user 'u'", which goes on with a reason if there is a
         // limit to the connections of the user or of the virtual host.
-        NOT_ALLOWED if text.as_str().contains("limit") => {
+        NOT_ALLOWED if text.as_str().contains("limit (") => {
             let what = format!("one more connection to the virtual host {virtual_host}, or of this user");
             Some(BrokerError::AccessRefused { user: user.to_owned(), what })
         }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use async_trait::async_trait;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
 use lapin::types::ShortString;
 
@@ -18,6 +18,7 @@ use super::settings::Settings;
 use super::shared::SharedQueues;
 use super::source::Recipe;
 use super::topology::Topology;
+use super::window::Window;
 use crate::broker::{
     BrokerError, Capabilities, Confirmation, Link, Permit, Shared, SharedSource, Subscribe, Subscriber, Subscription,
     Transaction,
@@ -34,13 +35,15 @@ pub(super) struct AmqpLink {
     /// link itself.
     service: Option<Arc<AmqpLink>>,
     publisher: OnceLock<Publisher>,
+    /// Answers by RabbitMQ's direct reply-to, apart: to an address that is none any more RabbitMQ 3.10 ends the connection.
+    replies: OnceLock<Publisher>,
     /// The connection of shared subscriptions; a user has no other to read with.
     reading: OnceLock<Arc<Line>>,
     topology: OnceLock<Arc<Topology>>,
     shared: OnceLock<SharedQueues>,
     exchanges: Arc<SharedExchanges>,
     dedicated: Mutex<Vec<Arc<Line>>>,
-    window: Arc<Semaphore>,
+    window: Arc<Window>,
     common: Arc<Common>,
     next_consumer: AtomicU64,
 }
@@ -52,6 +55,7 @@ impl AmqpLink {
         exchange: &ShortString,
         connector: Arc<Connector>,
         service: Option<Arc<AmqpLink>>,
+        window: &Arc<Window>,
     ) -> Self {
         let common = Common::new(&connector, settings);
         AmqpLink {
@@ -61,11 +65,12 @@ impl AmqpLink {
             connector,
             service,
             publisher: OnceLock::new(),
+            replies: OnceLock::new(),
             reading: OnceLock::new(),
             topology: OnceLock::new(),
             shared: OnceLock::new(),
             dedicated: Mutex::default(),
-            window: Arc::new(Semaphore::new(settings.max_unconfirmed.min(Semaphore::MAX_PERMITS))),
+            window: Arc::clone(window),
             common,
             next_consumer: AtomicU64::new(1),
         }
@@ -78,11 +83,6 @@ impl AmqpLink {
         drop(self.seat());
     }
 
-    /// How many messages wait for the broker's confirmation.
-    pub(super) fn unconfirmed(&self) -> usize {
-        self.settings.max_unconfirmed.min(Semaphore::MAX_PERMITS).saturating_sub(self.window.available_permits())
-    }
-
     /// Its connections.
     pub(super) fn connector(&self) -> &Arc<Connector> {
         &self.connector
@@ -91,8 +91,19 @@ impl AmqpLink {
     fn publisher(&self) -> &Publisher {
         self.publisher.get_or_init(|| {
             let line = Line::start(&self.connector, "publishing");
-            Publisher::start(&self.settings, self.exchange.clone(), &line, self.topology())
+            let (channels, exchange) = (self.settings.publish_channels, self.exchange.clone());
+            Publisher::start(&self.settings, channels, exchange, &line, self.topology(), &self.window)
         })
+    }
+
+    fn publisher_of(&self, destination: &Destination) -> &Publisher {
+        match destination {
+            Destination::ReplyQueue(name) if names::is_direct_reply(name) => self.replies.get_or_init(|| {
+                let line = Line::start(&self.connector, "direct replies");
+                Publisher::start(&self.settings, 1, self.exchange.clone(), &line, self.topology(), &self.window)
+            }),
+            _ => self.publisher(),
+        }
     }
 
     fn reading(&self) -> &Arc<Line> {
@@ -157,12 +168,11 @@ impl Link for AmqpLink {
     }
 
     fn try_reserve(&self) -> Option<Permit> {
-        Arc::clone(&self.window).try_acquire_owned().ok().map(Permit::from)
+        self.window.try_reserve()
     }
 
     async fn reserve(&self) -> Result<Permit, BrokerError> {
-        let permit = Arc::clone(&self.window).acquire_owned().await;
-        permit.map(Permit::from).map_err(|_| BrokerError::Unavailable)
+        self.window.reserve().await
     }
 
     fn publish(&self, permit: Permit, mut message: Message) -> Confirmation {
@@ -170,7 +180,7 @@ impl Link for AmqpLink {
             message.headers.remove("user-id"); // RabbitMQ takes it from that user's connections only
             return service.publisher().publish(permit, message);
         }
-        self.publisher().publish(permit, message)
+        self.publisher_of(&message.destination).publish(permit, message)
     }
 
     async fn share(

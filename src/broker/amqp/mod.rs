@@ -51,6 +51,8 @@ mod properties;
 #[cfg(feature = "amqp")]
 mod publisher;
 #[cfg(feature = "amqp")]
+mod returns;
+#[cfg(feature = "amqp")]
 mod shared;
 #[cfg(feature = "amqp")]
 mod source;
@@ -58,6 +60,10 @@ mod source;
 mod topology;
 #[cfg(feature = "amqp")]
 mod users;
+#[cfg(feature = "amqp")]
+mod window;
+#[cfg(feature = "amqp")]
+mod worker;
 
 pub use settings::{Identity, Settings, TopicSlash, Uri};
 

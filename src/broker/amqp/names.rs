@@ -3,13 +3,47 @@
 use std::fmt::Write as _;
 
 use crate::broker::BrokerError;
-use crate::broker::base64::base64url;
+use crate::broker::base64::{base64url, decoded};
 use crate::message::{DurableName, Pattern, Segment, Text, decode};
 
 /// The exchange of what is sent to users.
 pub(super) const USER_EXCHANGE: &str = "stompgate.user";
 /// Names of reply queues begin so.
 pub(super) const REPLY: &str = "stompgate.reply.";
+
+/// Queues of these names are somebody's private reply address: ours, RabbitMQ's direct reply-to, server-named ones.
+pub(super) const REPLIES: [&str; 3] = [REPLY, DIRECT_REPLIES, "amq.gen-"];
+const DIRECT_REPLIES: &str = "amq.rabbitmq.reply-to.";
+/// No queues, though some may be read or sent to: a bad one makes RabbitMQ 3.10 end the connection.
+const PSEUDO_QUEUES: &str = "amq.rabbitmq.";
+
+/// Refuses names of queues that are none.
+pub(super) fn check_queue(name: &str) -> Result<(), BrokerError> {
+    if name.starts_with(PSEUDO_QUEUES) {
+        let why = format!("the queue {name}: names that begin with {PSEUDO_QUEUES} are RabbitMQ's own");
+        return Err(BrokerError::Rejected(why));
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be somebody's reply address.
+pub(super) fn check_reply(name: &str) -> Result<(), BrokerError> {
+    let is_one = match name.strip_prefix(DIRECT_REPLIES) {
+        Some(address) => address.split_once('.').is_some_and(|(reader, key)| is_base64(reader) && is_base64(key)),
+        None => REPLIES.iter().any(|prefix| name.starts_with(prefix)),
+    };
+    let why = "is no reply address; answer to what reply-to says, and send to queues by /queue/ or /amq/queue/";
+    if is_one { Ok(()) } else { Err(BrokerError::Rejected(format!("/reply-queue/{name} {why}"))) }
+}
+
+/// Whether an answer goes by RabbitMQ's direct reply-to.
+pub(super) fn is_direct_reply(name: &str) -> bool {
+    name.starts_with(DIRECT_REPLIES)
+}
+
+fn is_base64(text: &str) -> bool {
+    decoded(text).is_some_and(|bytes| !bytes.is_empty())
+}
 
 /// The routing key of a concrete topic.
 pub(super) fn routing_key(name: &Pattern) -> Result<String, BrokerError> {

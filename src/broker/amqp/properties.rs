@@ -1,12 +1,13 @@
 //! Headers of STOMP and properties of AMQP: the table of the contract, §2, both ways.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
 use super::errors::short;
-use super::names::REPLY;
+use super::names::REPLIES;
 use crate::broker::BrokerError;
 use crate::message::{Headers, Message, Text};
 
@@ -14,27 +15,34 @@ use crate::message::{Headers, Message, Text};
 pub(super) const REPUBLISHED: &str = "stompgate-republished";
 /// What a reply address looks like to a STOMP client.
 const REPLY_QUEUE: &str = "/reply-queue/";
-/// Queues of these names are somebody's private reply address: ours, RabbitMQ's direct reply-to, server-named ones.
-const REPLY_QUEUES: [&str; 3] = [REPLY, "amq.rabbitmq.reply-to.", "amq.gen-"];
 /// RabbitMQ closes the channel on which this is published, with all that is on its way there.
 const DIRECT_REPLY: &str = "amq.rabbitmq.reply-to";
 /// Bytes of a header frame that are not headers, and of each header that are not text; more than there are.
 const FRAME_COST: usize = 128;
 const HEADER_COST: usize = 8;
 
+/// RabbitMQ closes the channel on which a longer `expiration` comes.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;
 
-/// The properties of a message on its way to the broker.
-pub(super) fn of_message(message: &Message, frame_max: u32) -> Result<BasicProperties, BrokerError> {
+/// Refuses a message whose headers do not fit into a frame of so many bytes.
+pub(super) fn check_size(message: &Message, frame_max: u32) -> Result<(), BrokerError> {
     let size = FRAME_COST + message.headers.size() + message.headers.len() * HEADER_COST;
     if size > frame_max as usize {
         return Err(BrokerError::LimitExceeded {
             what: "bytes of all headers of a message, as AMQP has them".to_owned(),
             limit: frame_max as usize,
-            setting: "broker.amqp.frame_max",
+            setting: "broker.amqp.frame_max, user_frame_max, or frame_max at the broker",
         });
     }
+    Ok(())
+}
+
+/// The properties of a message on its way to the broker.
+pub(super) fn of_message(message: &Message, frame_max: u32) -> Result<BasicProperties, BrokerError> {
+    check_size(message, frame_max)?;
     let options = &message.options;
     let mut properties = BasicProperties::default();
     let mut table = FieldTable::default();
@@ -56,7 +64,7 @@ pub(super) fn of_message(message: &Message, frame_max: u32) -> Result<BasicPrope
                 let seconds = value.parse().map_err(|_| bad_number(name, value))?;
                 properties.with_timestamp(seconds)
             }
-            "persistent" | "priority" | "expiration" | "retain" | "qos" => properties, // parsed, in the options
+            "persistent" | "priority" | "expiration" | "retain" => properties, // parsed, in the options
             _ => {
                 let name = short(name, &format!("the name of the header {name:.40}"))?;
                 table.insert(name, AMQPValue::LongString(LongString::from(&**value)));
@@ -68,10 +76,14 @@ pub(super) fn of_message(message: &Message, frame_max: u32) -> Result<BasicPrope
         properties = properties.with_priority(priority);
     }
     if let Some(expiration) = options.expiration {
+        if expiration > LONGEST {
+            let why = "the header expiration: RabbitMQ takes ten years (315360000000 milliseconds) at most";
+            return Err(BrokerError::Rejected(why.to_owned()));
+        }
         properties = properties.with_expiration(short(&expiration.as_millis().to_string(), "expiration")?);
     }
-    let mode = if options.persistent || options.qos.is_some_and(|qos| qos > 0) { PERSISTENT } else { TRANSIENT };
-    Ok(properties.with_delivery_mode(if options.qos == Some(0) { TRANSIENT } else { mode }).with_headers(table))
+    let mode = if options.persistent { PERSISTENT } else { TRANSIENT };
+    Ok(properties.with_delivery_mode(mode).with_headers(table))
 }
 
 /// The same, of a message that may be there already.
@@ -102,7 +114,7 @@ pub(super) fn headers(properties: &BasicProperties) -> Headers {
         }
     }
     if let Some(reply_to) = properties.reply_to() {
-        let is_reply_queue = REPLY_QUEUES.iter().any(|prefix| reply_to.as_str().starts_with(prefix));
+        let is_reply_queue = REPLIES.iter().any(|prefix| reply_to.as_str().starts_with(prefix));
         let prefix = if is_reply_queue { REPLY_QUEUE } else { "" };
         headers.push("reply-to", format!("{prefix}{reply_to}"));
     }
@@ -131,7 +143,7 @@ fn is_ours(name: &str) -> bool {
 /// The queue behind a reply address that was handed out; anything else as it is.
 fn reply_address(value: &Text) -> &str {
     match value.strip_prefix(REPLY_QUEUE) {
-        Some(queue) if REPLY_QUEUES.iter().any(|prefix| queue.starts_with(prefix)) => queue,
+        Some(queue) if REPLIES.iter().any(|prefix| queue.starts_with(prefix)) => queue,
         _ => value,
     }
 }
@@ -224,8 +236,6 @@ fn write_json_string(text: &str, json: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::message::{Destination, PublishOptions};
 

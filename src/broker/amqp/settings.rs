@@ -40,6 +40,8 @@ pub struct Settings {
     pub publish_channels: u16,
     /// Messages of all clients that may wait for their confirmation at a time.
     pub max_unconfirmed: usize,
+    /// Bytes of these messages, with their headers; one more may come in as long as they are fewer.
+    pub max_unconfirmed_bytes: usize,
     /// The longest time between two attempts to reach the broker.
     #[serde(with = "humantime_serde")]
     pub reconnect_max: Duration,
@@ -89,6 +91,7 @@ impl Default for Settings {
             linger: Duration::from_secs(5),
             publish_channels: 4,
             max_unconfirmed: 10_000,
+            max_unconfirmed_bytes: 256 * 1024 * 1024,
             reconnect_max: Duration::from_secs(5),
             ack_timeout: Duration::from_mins(25),
             queue_arguments: None,
@@ -174,6 +177,7 @@ impl Settings {
             ("broker.amqp.shared_prefetch", usize::from(self.shared_prefetch)),
             ("broker.amqp.publish_channels", usize::from(self.publish_channels)),
             ("broker.amqp.max_unconfirmed", self.max_unconfirmed),
+            ("broker.amqp.max_unconfirmed_bytes", self.max_unconfirmed_bytes),
         ] {
             faults.demand(number >= 1, key, "must be at least 1");
         }

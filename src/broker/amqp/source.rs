@@ -71,6 +71,9 @@ impl Recipe {
         exchange: ShortString,
         topology: Arc<Topology>,
     ) -> Result<Self, BrokerError> {
+        if let Source::Queue(name) | Source::ExistingQueue(name) | Source::Named { queue: name, .. } = &source {
+            names::check_queue(name)?;
+        }
         let queue = match &source {
             Source::Queue(name) | Source::ExistingQueue(name) | Source::Named { queue: name, .. } => {
                 Some(name.to_string())

@@ -21,6 +21,8 @@ use crate::message::Text;
 
 /// So many names are remembered; then all are forgotten, which costs a round trip each.
 const MAX_KNOWN: usize = 100_000;
+/// What breaks the connection so often is not asked for again.
+const DEADLY: u32 = 4;
 const DURABLE: &str = "the durable subscription";
 
 /// What is known of the broker's queues and exchanges.
@@ -63,6 +65,16 @@ pub(super) enum Place {
     UserExchange,
 }
 
+impl Place {
+    fn what(&self) -> String {
+        match self {
+            Place::Queue(name) | Place::ExistingQueue(name) => format!("the queue {name}"),
+            Place::Exchange(name) => format!("the exchange {name}"),
+            Place::UserExchange => format!("the exchange {USER_EXCHANGE}"),
+        }
+    }
+}
+
 impl Topology {
     /// Nothing known yet.
     pub(super) fn new(line: Arc<Line>, topics: &str) -> Self {
@@ -96,18 +108,33 @@ impl Topology {
         }
     }
 
+    /// What is known of it, if it is known to be there.
+    pub(super) fn recall(&self, place: &Place, arguments: &FieldTable) -> Option<Option<Warning>> {
+        let known = self.known();
+        let found = known.places.get(place)?;
+        if arguments.inner().is_empty() {
+            return Some(None);
+        }
+        (found.arguments == *arguments).then(|| found.warning.clone())
+    }
+
     /// It is there, or is made now. Waits for the broker if need be.
     pub(super) async fn ensure(&self, place: &Place, arguments: &FieldTable) -> Result<Option<Warning>, BrokerError> {
-        if let Some(found) = self.known().places.get(place)
-            && (arguments.inner().is_empty() || found.arguments == *arguments)
-        {
-            return Ok(if arguments.inner().is_empty() { None } else { found.warning.clone() });
+        if let Some(warning) = self.recall(place, arguments) {
+            return Ok(warning);
         }
-        let mut attempt = 0;
+        let (mut attempt, mut breaks) = (0, 0);
         let (generation, warning) = loop {
             let live = self.line.up().await?;
             match self.ensure_now(place, arguments).await {
-                Err(BrokerError::Unavailable) => self.line.connector().pause(attempt).await,
+                Err(BrokerError::Unavailable) => {
+                    breaks += u32::from(!live.is_up());
+                    if breaks >= DEADLY {
+                        let why = "the connection to the broker broke each time that this was looked for, or made";
+                        return Err(BrokerError::Rejected(format!("{}: {why}", place.what())));
+                    }
+                    self.line.connector().pause(attempt).await;
+                }
                 Err(refused) => return Err(refused),
                 Ok(warning) => break (live.generation, warning),
             }

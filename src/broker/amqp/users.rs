@@ -29,6 +29,7 @@ use super::connection::Connector;
 use super::dial::Dialer;
 use super::link::AmqpLink;
 use super::settings::Settings;
+use super::window::Window;
 use crate::broker::BrokerError;
 use crate::message::{Text, detached};
 
@@ -36,6 +37,7 @@ use crate::message::{Text, detached};
 pub(super) struct Users {
     settings: Settings,
     exchange: ShortString,
+    window: Arc<Window>,
     dialer: Dialer,
     secret: hmac::Key,
     verifying: Semaphore,
@@ -67,6 +69,7 @@ impl Users {
         settings: &Settings,
         exchange: &ShortString,
         dialer: &Dialer,
+        window: &Arc<Window>,
     ) -> Result<Arc<Self>, Unspecified> {
         let secret = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?;
         let settings = Settings {
@@ -78,6 +81,7 @@ impl Users {
         };
         let users = Arc::new(Users {
             exchange: exchange.clone(),
+            window: Arc::clone(window),
             dialer: dialer.clone(),
             secret,
             verifying: Semaphore::new(settings.max_verifications.min(Semaphore::MAX_PERMITS)),
@@ -160,7 +164,8 @@ impl Users {
             });
         }
         let connector = Connector::new(dialer, self.settings.reconnect_max);
-        let link = Arc::new(AmqpLink::new(&self.settings, &self.exchange, connector, Some(Arc::clone(service))));
+        let service = Some(Arc::clone(service));
+        let link = Arc::new(AmqpLink::new(&self.settings, &self.exchange, connector, service, &self.window));
         links.insert(key, User { link: Arc::clone(&link), verified: Instant::now(), idle: None });
         Ok(link)
     }

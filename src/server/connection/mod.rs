@@ -622,13 +622,16 @@ impl Connection {
         self.count_end(closing.as_ref().map(|(code, _)| *code));
         let (link, will) = (self.link.clone(), self.will.take());
         let (operation, consumers) = (self.operation.take(), std::mem::take(&mut self.consumers));
+        // What a COMMIT settles, and nothing else, needs the subscriptions that it was delivered to.
+        let consumers = self.session.is_committing().then_some(consumers);
         let confirm_within = self.live.session.confirm_timeout;
         let (mut chained, calls) = (self.chained.take(), std::mem::take(&mut self.calls));
         let cause = self.cause(closing.as_ref().map(|(code, _)| *code));
         let end = cause.clone();
         let accounts = async move {
             if let Some(operation) = operation {
-                chained = finish_operation(operation, chained, within).await;
+                let is_authenticating = link.is_none();
+                chained = finish_operation(operation, is_authenticating, chained, within).await;
             }
             let _ = tokio::time::timeout(within, calls.finish()).await;
             drop(consumers);
@@ -699,14 +702,20 @@ fn span(client: &Client, user: Option<&Text>) -> Span {
 
 /// A SEND that was taken, or a COMMIT, should not fail because its sender left. And who has been let in by the chain must
 /// be reported as gone: then there is a chain now.
-async fn finish_operation(operation: Operation, chained: Option<Chained>, within: Duration) -> Option<Chained> {
-    if chained.is_some() {
+async fn finish_operation(
+    operation: Operation,
+    is_authenticating: bool,
+    chained: Option<Chained>,
+    within: Duration,
+) -> Option<Chained> {
+    if !is_authenticating {
         let _ = tokio::time::timeout(within, operation).await;
         return chained;
     }
+    // To its end, which has a bound of its own: who was let in is also to be let go.
     match operation.await {
         Completed::Authenticated(_, Ok((_, _, chained))) => chained,
-        _ => None,
+        _ => chained,
     }
 }
 
