@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use stompgate::broker::{Broker, Event, LinkState, SharedSource, amqp};
-use stompgate::message::Settlement;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use stompgate::broker::{Broker, Event, LinkState, SharedSource, Source, Subscribe, amqp};
+use stompgate::message::{Headers, Settlement};
 use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::amqp_wire::both;
 use crate::harness::{Client, Ear, Heard, Reader, text};
 use crate::rabbitmq::RabbitMq;
 
@@ -222,4 +226,26 @@ async fn a_connection_that_is_given_up_is_closed() {
         assert_eq!(greeting, b"AMQP\0\0\x09\x01");
     }
     assert_eq!(*broker.state().borrow(), LinkState::Recovering);
+}
+
+/// What is begun at the broker is also ended there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_is_given_up_while_it_opens_leaves_no_reader_behind() {
+    let (client, _connection, channel) = both(amqp::Settings::default()).await;
+    client.send("/queue/a", "for whoever is there").await;
+    let readers = async || {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let name = format!("{}/a", client.mark);
+        channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await.unwrap().consumer_count()
+    };
+    let source = Source::Queue(format!("{}/a", client.mark).into());
+    let mut opening = client.link.subscribe(Subscribe { source, prefetch: 10, arguments: Headers::new() });
+    // Not polled any more once the broker has a reader: so its answer has not been heard.
+    while readers().await == 0 {
+        assert!(opening.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    drop(opening);
+    let gone = async { while readers().await > 0 {} };
+    timeout(PATIENCE, gone).await.unwrap();
+    client.read("/queue/a").await.take("for whoever is there").await;
 }

@@ -3,15 +3,13 @@
 use std::future::Future;
 use std::time::Duration;
 
-use lapin::options::QueueDeclareOptions;
-use lapin::types::FieldTable;
 use stompgate::broker::LinkState;
 use stompgate::gateway::Gateway;
 
 use crate::proxy::{Cut, Proxy};
 use crate::support::{Client, Received, soon, until as eventually};
 use crate::{
-    PATIENCE, ack, amqp, behind_a_proxy, connect_all, gateway_at, node, rabbitmq, send_until_routed, until, uri, uri_as,
+    PATIENCE, ack, behind_a_proxy, connect_all, gateway_at, node, rabbitmq, send_until_routed, until, uri, uri_as,
 };
 
 /// One of each kind of subscriber, each with something in its hands, and a publisher.
@@ -232,24 +230,4 @@ async fn a_blocked_broker_holds_senders_and_nobody_else() {
     listener.expect("MESSAGE").await.saying("news").without("gap");
     assert_eq!(proxy.accepted(), connections, "a connection was lost");
     soon("the end", gateway.shut_down()).await;
-}
-
-/// What is begun at the broker is also ended there.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_leaves_while_its_subscription_opens_leaves_nobody_behind() {
-    let (gateway, proxy) = behind_a_proxy(|_| ()).await;
-    let (_connection, channel) = amqp(rabbitmq::shared().await).await;
-    let [mut hasty, mut patient] = connect_all(&gateway).await;
-    patient.subscribe("id:0\ndestination:/queue/hasty\nack:client\nprefetch-count:1").await;
-    let readers = async || {
-        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        channel.queue_declare("hasty".into(), passive, FieldTable::default()).await.unwrap().consumer_count()
-    };
-    assert_eq!(readers().await, 1);
-    // Long enough for the client to go before the answer is there.
-    proxy.delay(Duration::from_secs(1));
-    hasty.send("SUBSCRIBE\nid:0\ndestination:/queue/hasty\nack:client").await;
-    soon("it is read by both", async { while readers().await != 2 {} }).await;
-    drop(hasty);
-    soon("it is read by the one who is there", async { while readers().await != 1 {} }).await;
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,8 @@ pub(super) struct Dialer {
     user: Option<Text>,
     /// How often a connection was made again; counted for all who dial in this way, whatever as.
     reconnects: Arc<AtomicU64>,
+    /// Which of the nodes answered last.
+    answered: Arc<AtomicUsize>,
 }
 
 /// Why there is no connection.
@@ -72,7 +74,14 @@ impl Dialer {
         }
         let is_secured = nodes.iter().any(|uri| uri.scheme == AMQPScheme::AMQPS);
         let tls = if is_secured { Some(tls(settings)?) } else { None };
-        Ok(Dialer { nodes, tls, connect_timeout: settings.connect_timeout, user: None, reconnects: Arc::default() })
+        Ok(Dialer {
+            nodes,
+            tls,
+            connect_timeout: settings.connect_timeout,
+            user: None,
+            reconnects: Arc::default(),
+            answered: Arc::default(),
+        })
     }
 
     /// The same to another virtual host.
@@ -125,24 +134,35 @@ impl Dialer {
 
     /// A connection to one of the nodes: the next one with each attempt.
     pub(super) async fn dial(&self, name: &str, attempt: u32) -> Result<Connection, NoConnection> {
+        self.dial_within(self.connect_timeout, name, attempt).await
+    }
+
+    async fn dial_within(&self, within: Duration, name: &str, attempt: u32) -> Result<Connection, NoConnection> {
         let at = attempt as usize % self.nodes.len().max(1);
         let Some(node) = self.nodes.get(at) else { return Err("no broker is configured".to_owned().into()) };
         let connecting = connect(node.clone(), self.tls.clone(), name);
-        match tokio::time::timeout(self.connect_timeout, connecting).await {
-            Ok(Ok(connection)) => Ok(connection),
+        match tokio::time::timeout(within, connecting).await {
+            Ok(Ok(connection)) => {
+                self.answered.store(at, Ordering::Relaxed);
+                Ok(connection)
+            }
             Ok(Err(error)) => {
                 let user = &node.authority.userinfo.username;
                 let refused = refused_connection(&error, user, &node.vhost);
                 Err(NoConnection { why: format!("{}: {error}", address(node)), refused })
             }
-            Err(_) => Err(format!("{}: no answer within {:?}", address(node), self.connect_timeout).into()),
+            Err(_) => Err(format!("{}: no answer within {within:?}", address(node)).into()),
         }
     }
 
-    /// Whether the broker lets this user in: asks each node until one answers, and keeps nothing.
+    /// Whether the broker lets this user in: asks each node until one answers, and keeps nothing. The first is the one
+    /// that answered last, and all together have less time than one connection, because a client waits.
     pub(super) async fn check(&self) -> Result<(), BrokerError> {
-        for attempt in 0..u32::try_from(self.nodes.len()).unwrap_or(u32::MAX) {
-            match self.dial("checks a login", attempt).await {
+        let nodes = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        let first = u32::try_from(self.answered.load(Ordering::Relaxed)).unwrap_or_default();
+        let within = self.connect_timeout / nodes.saturating_add(1);
+        for next in 0..nodes {
+            match self.dial_within(within, "checks a login", first.saturating_add(next)).await {
                 Ok(connection) => {
                     tokio::spawn(async move {
                         let closing = connection.close(200, "checked".into());

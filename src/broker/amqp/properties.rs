@@ -22,7 +22,7 @@ const FRAME_COST: usize = 128;
 const HEADER_COST: usize = 8;
 
 /// RabbitMQ closes the channel on which a longer `expiration` comes.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+const LONGEST: Duration = Duration::from_hours(10 * 365 * 24);
 
 const PERSISTENT: u8 = 2;
 const TRANSIENT: u8 = 1;

@@ -283,7 +283,7 @@ impl Shard {
     async fn read(&self, channel: &Channel, binder: &Arc<Binder>, consumer: &mut Consumer) {
         let mut tick = tokio::time::interval((self.linger / 2).max(Duration::from_millis(50)));
         let mut look = tokio::time::interval_at(Instant::now() + self.look, self.look);
-        let mut lost = self.topology.lost();
+        let mut exchanges = self.topology.lost();
         loop {
             tokio::select! {
                 biased;
@@ -297,7 +297,7 @@ impl Shard {
                     self.unbind_idle(binder);
                 }
                 _ = look.tick() => self.look(),
-                _ = lost.changed() => {
+                _ = exchanges.changed() => {
                     if self.bind_all(binder).await.is_err() {
                         return;
                     }

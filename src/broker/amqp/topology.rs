@@ -49,6 +49,11 @@ struct Found {
     warning: Option<Warning>,
 }
 
+/// Something that is known to be there.
+pub(super) struct Recalled {
+    pub(super) warning: Option<Warning>,
+}
+
 /// For a client who asked for a queue with other arguments than it has.
 pub(super) type Warning = Arc<str>;
 
@@ -109,18 +114,18 @@ impl Topology {
     }
 
     /// What is known of it, if it is known to be there.
-    pub(super) fn recall(&self, place: &Place, arguments: &FieldTable) -> Option<Option<Warning>> {
+    pub(super) fn recall(&self, place: &Place, arguments: &FieldTable) -> Option<Recalled> {
         let known = self.known();
         let found = known.places.get(place)?;
         if arguments.inner().is_empty() {
-            return Some(None);
+            return Some(Recalled { warning: None });
         }
-        (found.arguments == *arguments).then(|| found.warning.clone())
+        (found.arguments == *arguments).then(|| Recalled { warning: found.warning.clone() })
     }
 
     /// It is there, or is made now. Waits for the broker if need be.
     pub(super) async fn ensure(&self, place: &Place, arguments: &FieldTable) -> Result<Option<Warning>, BrokerError> {
-        if let Some(warning) = self.recall(place, arguments) {
+        if let Some(Recalled { warning }) = self.recall(place, arguments) {
             return Ok(warning);
         }
         let (mut attempt, mut breaks) = (0, 0);

@@ -255,8 +255,8 @@ impl Worker {
             return None;
         }
         let Some(place) = job.envelope.place.clone() else { return Some(self.goes(job)) };
-        if let Some(warning) = self.topology.recall(&place, &job.envelope.arguments) {
-            job.warning = warning;
+        if let Some(recalled) = self.topology.recall(&place, &job.envelope.arguments) {
+            job.warning = recalled.warning;
             return Some(self.goes(job));
         }
         self.owner(job.owner).preparing += 1;
