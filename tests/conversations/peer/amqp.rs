@@ -14,7 +14,7 @@ use crate::rabbitmq::{RabbitMq, Setup, definitions};
 use crate::support::Place;
 
 /// As many as all tests together have gateways. Making one costs the broker a tenth of a second.
-const VIRTUAL_HOSTS: usize = 300;
+const VIRTUAL_HOSTS: usize = 400;
 
 /// Long enough for the slowest machine: what takes longer hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
