@@ -6,8 +6,8 @@ use super::subscriptions::{AckMode, Claim, New, Reply};
 use super::{Action, Application, Connected, Context, Handler, Request, Settings, answers, flag, number, required};
 use crate::access;
 use crate::message::{
-    Destination, DurableName, Headers, Outcome, Refusal, Settlement, SharedSource, Source, Subscribe, Text, Usage,
-    detached,
+    Destination, DurableName, Headers, Outcome, Refusal, Segment, Settlement, SharedSource, Source, Subscribe, Text,
+    Usage, detached,
 };
 use crate::stomp::{Frame, Reader, Version};
 
@@ -176,6 +176,14 @@ impl Connected {
                 "these messages need no ACK; subscribe with ack:auto",
             )),
         };
+        if let Destination::Topic(pattern) = destination
+            && !arguments.is_empty()
+            && pattern.segments().any(|segment| matches!(segment, Segment::Glob(_)))
+        {
+            // The queue is bound more widely than that, and whoever reads it by its name would get all of it.
+            let why = "a queue of one's own takes whole segments: * for one, # for any number of them";
+            return Err(Refusal::unsupported(&format!("arguments with the pattern {pattern}"), why));
+        }
         Ok(match destination {
             Destination::Topic(pattern) if arguments.get(QUEUE_NAME).is_some() => {
                 arguments::named(frame, arguments, Source::Topic(pattern.clone())).map(Wanted::Dedicated)?

@@ -152,3 +152,14 @@ async fn a_slash_in_a_topic_may_be_refused_as_rabbitmq_does() {
     client.send("SEND\ndestination:/topic/alarms.b\n\nx").await;
     client.expect("MESSAGE").await.with("destination", "/topic/alarms.b");
 }
+
+/// Its queue would be bound to `price.*`, and whoever reads that by its name would get all of it, leave or no leave.
+#[tokio::test]
+async fn a_queue_of_ones_own_takes_no_wildcard_inside_a_segment() {
+    let gateway = trusting(|_| ());
+    for arguments in ["x-queue-name:eve", "durable:true\nx-dead-letter-exchange:\nx-dead-letter-routing-key:eve"] {
+        let mut client = Client::connect(&gateway, "1.2").await;
+        client.send(format!("SUBSCRIBE\nid:0\ndestination:/topic/price/pub*\n{arguments}\n\n")).await;
+        client.expect_error("unsupported", 1008).await.about("price/pub*");
+    }
+}
