@@ -126,11 +126,12 @@ impl Gateway {
     }
 
     /// Is not ready for `server.drain_grace`; then stops accepting, lets clients finish what is in flight, closes them
-    /// with 1012, in waves over `server.drain_window`, and ends the broker's links.
+    /// with 1012, in waves over `server.drain_window`, and ends the broker's links. From its end on the port is free.
     pub async fn shut_down(self) {
         self.services.begin_draining();
         tokio::time::sleep(self.services.live().server.drain_grace).await;
         self.accepting.abort();
+        let _ = self.accepting.await; // the port is closed once the task has gone, not when it is told to
         let left = self.services.shut_down().await;
         if left > 0 {
             warn!(left, "clients were still there after server.shutdown_timeout");
