@@ -8,7 +8,7 @@ use tokio::net::{TcpStream, UnixDatagram};
 
 use crate::support::program::Program;
 use crate::support::raw::{CLOSE, request};
-use crate::support::{Client, Gateway, Raw, gateway, gateway_with};
+use crate::support::{Client, Gateway, Raw, gateway_with};
 
 #[tokio::test]
 async fn clients_are_closed_with_1012_and_the_port_is_free() {
