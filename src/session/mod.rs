@@ -259,8 +259,7 @@ impl Session {
             }
             Input::Returned(key, last) => {
                 if let State::Connected(connected) = &mut self.state {
-                    let claimed = connected.transactions.claimed(key);
-                    connected.subscriptions.take_back(key, last, claimed);
+                    connected.subscriptions.take_back(key, last);
                 }
                 Ok(())
             }

@@ -21,17 +21,19 @@ const WINDOW: usize = 20;
 /// What became of the messages; each is known by its queue and body.
 pub(crate) struct Account {
     queues: &'static [&'static str],
+    /// Those that publishers have sent.
+    pub(crate) sent: HashSet<String>,
     /// Those that have their RECEIPT.
     pub(crate) confirmed: HashSet<String>,
     /// Those whose RECEIPT said that nobody was there.
     pub(crate) unrouted: usize,
     /// Sessions of publishers that ended with an ERROR.
     pub(crate) errors: Vec<String>,
-    delivered: HashMap<String, Deliveries>,
+    pub(crate) delivered: HashMap<String, Deliveries>,
 }
 
 #[derive(Default)]
-struct Deliveries {
+pub(crate) struct Deliveries {
     count: usize,
     redelivered: usize,
     republished: usize,
@@ -41,8 +43,8 @@ pub(crate) type Shared = Arc<Mutex<Account>>;
 
 /// An account of messages to these queues.
 pub(crate) fn open(queues: &'static [&'static str]) -> Shared {
-    let (confirmed, errors, delivered) = Default::default();
-    Arc::new(Mutex::new(Account { queues, confirmed, unrouted: 0, errors, delivered }))
+    let (sent, confirmed, errors, delivered) = Default::default();
+    Arc::new(Mutex::new(Account { queues, sent, confirmed, unrouted: 0, errors, delivered }))
 }
 
 /// Reads and acknowledges until all is done. That its session lasts is part of the test.
@@ -77,6 +79,7 @@ pub(crate) async fn publish(
             sent += 1;
             let receipt = format!("{queue}/{body}");
             let frame = format!("SEND\ndestination:/queue/{queue}\npersistent:true\nreceipt:{receipt}\n\n{body}");
+            lock(&account).sent.insert(receipt.clone());
             client.send(frame).await;
             open.insert(receipt);
         }
@@ -128,6 +131,11 @@ impl Account {
         self.confirmed.iter().filter(|message| !self.delivered.contains_key(*message)).collect()
     }
 
+    /// What of that has no excuse.
+    pub(crate) fn missing_but(&self, excused: &HashSet<String>) -> Vec<&String> {
+        self.missing().into_iter().filter(|message| !excused.contains(*message)).collect()
+    }
+
     /// What came more often than it gave reasons.
     pub(crate) fn unexcused(&self) -> Vec<&String> {
         let unexcused =
@@ -152,16 +160,19 @@ impl Account {
                 self.unexcused().into_iter().filter(|message| message.starts_with(queue)).count(),
             );
         }
-        let (unrouted, errors) = (self.unrouted, self.errors.len());
-        let _ = write!(figures, "\n  {unrouted} unrouted; {errors} sessions of publishers ended with an ERROR");
+        let (sent, unrouted, errors) = (self.sent.len(), self.unrouted, self.errors.len());
+        let _ = write!(
+            figures,
+            "\n  {sent} sent; {unrouted} unrouted; {errors} sessions of publishers ended with an ERROR"
+        );
         figures
     }
 }
 
-/// Waits until nothing is missing, or too long: what is missing then is lost.
-pub(crate) async fn settled(account: &Shared, patience: Duration) {
-    let missing = || lock(account).missing().len();
-    let delivered = timeout(patience, async {
+/// Waits until nothing is missing but what has an excuse, or too long: what is missing then is lost.
+pub(crate) async fn settled(account: &Shared, excused: &HashSet<String>) {
+    let missing = || lock(account).missing_but(excused).len();
+    let delivered = timeout(PATIENCE, async {
         while missing() > 0 {
             sleep(Duration::from_millis(20)).await;
         }

@@ -139,8 +139,10 @@ async fn accept(
         };
         tokio::select! {
             Ok((client, _)) = incoming => {
+                // Whoever sees it counted can cut it.
+                let cuts = orders.borrow().cuts.0;
                 accepted.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(carry(client, target, Wire(orders.clone())));
+                connections.spawn(carry(client, target, Wire(orders.clone()), cuts));
             }
             changed = orders.changed() => if changed.is_err() { return },
             Some(_) = connections.join_next() => {}
@@ -148,9 +150,8 @@ async fn accept(
     }
 }
 
-/// Carries one connection until one side ends it, or a cut does.
-async fn carry(mut client: TcpStream, target: SocketAddr, mut wire: Wire) {
-    let cuts = wire.0.borrow_and_update().cuts.0;
+/// Carries one connection until one side ends it, or a cut does: one after so many.
+async fn carry(mut client: TcpStream, target: SocketAddr, wire: Wire, cuts: usize) {
     let mut server = None;
     let passing = async {
         wire.clone().open().await;
