@@ -24,3 +24,13 @@ fn decoder() {
 fn destination() {
     replay("destination", stompgate_fuzz::destination);
 }
+
+#[test]
+fn handshake() {
+    replay("handshake", stompgate_fuzz::handshake);
+}
+
+#[test]
+fn session() {
+    replay("session", stompgate_fuzz::session);
+}

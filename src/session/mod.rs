@@ -259,7 +259,8 @@ impl Session {
             }
             Input::Returned(key, last) => {
                 if let State::Connected(connected) = &mut self.state {
-                    connected.subscriptions.take_back(key, last);
+                    let claimed = connected.transactions.claimed(key);
+                    connected.subscriptions.take_back(key, last, claimed);
                 }
                 Ok(())
             }

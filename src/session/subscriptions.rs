@@ -311,13 +311,20 @@ impl Subscriptions {
         });
     }
 
-    /// Makes everything void up to `last` that was delivered and not settled.
-    pub(super) fn take_back(&mut self, key: SubscriptionKey, last: DeliveryId) {
-        let Some(subscription) = self.get_mut(key) else { return };
-        let count = subscription.unsettled.partition_point(|unsettled| unsettled.id.tag <= last.tag);
-        if let Some(last) = subscription.unsettled.drain(..count).next_back() {
-            subscription.void_before = last.sequence + 1;
-        }
+    /// Makes everything void up to `last` that was delivered and not settled; `claimed` is what open transactions have
+    /// of it.
+    pub(super) fn take_back<'a>(
+        &mut self,
+        key: SubscriptionKey,
+        last: DeliveryId,
+        claimed: impl Iterator<Item = &'a Unsettled>,
+    ) {
+        self.change(key, |subscription| {
+            let count = subscription.unsettled.partition_point(|unsettled| unsettled.id.tag <= last.tag);
+            let claimed = claimed.filter(|unsettled| unsettled.id.tag <= last.tag).copied();
+            let returned = subscription.unsettled.drain(..count).chain(claimed).map(|unsettled| unsettled.sequence);
+            subscription.void_before = returned.fold(subscription.void_before, |void, sequence| void.max(sequence + 1));
+        });
     }
 
     /// Takes out what an ACK or NACK names.

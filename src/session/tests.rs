@@ -681,6 +681,7 @@ mod acknowledging {
             let frame = one_frame(script.client(&format!("ACK\nid:{}\nreceipt:r\n\n", name.message_id)));
             assert_eq!(header(&frame, "settled"), "false");
         }
+        assert_eq!(script.session.unsettled(), 1);
         let (_, action) = script.asks(&format!("ACK\nid:{}\n\n", names[2].message_id));
         assert_eq!(settled(action).0, [2]);
     }
@@ -748,6 +749,28 @@ mod transacting {
         assert!(script.done(ticket).is_empty());
         let (ticket, _) = committed(script.client("COMMIT\ntransaction:t\n\n"));
         assert!(matches!(&script.done(ticket)[..], [Action::Forget(forgotten)] if *forgotten == key));
+    }
+
+    #[test]
+    fn what_waited_too_long_in_a_transaction_is_not_committed_and_not_given_back() {
+        for (end, succeeds) in [("COMMIT", false), ("ABORT", true)] {
+            let mut script = Script::connected("1.2");
+            let key = script.subscribe("id:a\ndestination:/queue/q\nack:client-individual");
+            (0..2).for_each(|tag| drop(script.deliver(key, tag)));
+            script.client("BEGIN\ntransaction:t\n\n");
+            script.client("ACK\nid:0-0\ntransaction:t\n\n");
+            script.input(Input::Returned(key, id(0)));
+            let frame = script.client(&format!("{end}\ntransaction:t\nreceipt:e\n\n"));
+            if succeeds {
+                assert_eq!(receipt(frame), "e");
+                let frame = one_frame(script.client("ACK\nid:0-0\nreceipt:r\n\n"));
+                assert_eq!(header(&frame, "settled"), "false");
+                let (_, action) = script.asks("ACK\nid:0-1\n\n");
+                assert_eq!(settled(action).0, [1]);
+            } else {
+                assert!(matches!(&frame[..], [Action::Send(error), _] if header(error, "code") == "delivery-lost"));
+            }
+        }
     }
 
     #[test]

@@ -106,6 +106,12 @@ impl Transactions {
         self.open.iter().flat_map(|open| &open.messages)
     }
 
+    /// Deliveries of this subscription that have been acknowledged in any of them.
+    pub(super) fn claimed(&self, key: SubscriptionKey) -> impl Iterator<Item = &Unsettled> {
+        let settlements = self.open.iter().flat_map(|open| &open.settlements);
+        settlements.filter(move |(of, ..)| *of == key).flat_map(|(_, claimed, _)| claimed)
+    }
+
     /// Refuses a frame whose transaction is not open.
     pub(super) fn check_open(&self, command: &str, name: &Text) -> Result<(), Refusal> {
         let is_open = self.open.iter().any(|open| open.name == *name);
