@@ -50,6 +50,8 @@ mod shutdown;
 mod slow;
 #[path = "conversations/topics.rs"]
 mod topics;
+#[path = "conversations/traces.rs"]
+mod traces;
 #[path = "conversations/transactions.rs"]
 mod transactions;
 #[path = "conversations/will.rs"]

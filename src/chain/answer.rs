@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::message::{Destination, Headers, Message, Pattern, PublishOptions, Refusal, Text};
+use crate::message::{Destination, Headers, Message, Pattern, PublishOptions, Refusal, Text, trace_context};
 
 /// What becomes of a SEND.
 #[derive(Debug)]
@@ -71,13 +71,19 @@ pub struct Cause {
     destination: Destination,
     reply_to: Option<Text>,
     correlation_id: Option<Text>,
+    trace: Headers,
 }
 
 impl Cause {
     /// What will be needed of a frame when it has been answered.
     pub fn new(destination: &Destination, headers: &Headers) -> Self {
         let get = |name| headers.get(name).cloned();
-        Cause { destination: destination.clone(), reply_to: get("reply-to"), correlation_id: get("correlation-id") }
+        Cause {
+            destination: destination.clone(),
+            reply_to: get("reply-to"),
+            correlation_id: get("correlation-id"),
+            trace: trace_context(headers),
+        }
     }
 
     /// Where it was sent to.
@@ -85,9 +91,14 @@ impl Cause {
         &self.destination
     }
 
-    /// What ties an answer to its question, if the question had such a thing.
-    pub fn correlation_id(&self) -> Option<&Text> {
-        self.correlation_id.as_ref()
+    /// Ties an answer to its question, and to the trace of it, unless it says itself what it belongs to.
+    pub fn tie(&self, answer: &mut Headers) {
+        if let (Some(id), None) = (&self.correlation_id, answer.get("correlation-id")) {
+            answer.push("correlation-id", id.clone());
+        }
+        if answer.get("traceparent").is_none() {
+            answer.extend(self.trace.clone());
+        }
     }
 
     /// The sender's own reply address, else its `/user/` and this name.
@@ -105,9 +116,7 @@ impl Cause {
             ("status", Text::from(failure.status.to_string())),
             ("stompgate-destination", Text::from(self.destination.to_string())),
         ]);
-        if let Some(id) = &self.correlation_id {
-            headers.push("correlation-id", id.clone());
-        }
+        self.tie(&mut headers);
         Message {
             destination: self.reply_address("queue/errors"),
             headers,

@@ -119,9 +119,7 @@ impl Route {
                 let Some(Answer { mut headers, body }) = handler.handle(request, context).await? else {
                     return Ok(Vec::new());
                 };
-                if let (Some(id), None) = (cause.correlation_id(), headers.get("correlation-id")) {
-                    headers.push("correlation-id", id.clone());
-                }
+                cause.tie(&mut headers);
                 headers.set("stompgate-user", user.unwrap_or_else(|| context.principal.name.clone()));
                 let options = PublishOptions { persistent: options.persistent, ..PublishOptions::default() };
                 Message { destination: cause.destination().clone(), headers, body, options }

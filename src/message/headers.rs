@@ -79,6 +79,21 @@ impl Headers {
     }
 }
 
+impl Extend<(Text, Text)> for Headers {
+    fn extend<I: IntoIterator<Item = (Text, Text)>>(&mut self, headers: I) {
+        self.0.extend(headers);
+    }
+}
+
+impl IntoIterator for Headers {
+    type Item = (Text, Text);
+    type IntoIter = std::vec::IntoIter<(Text, Text)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 impl<N: Into<Text>, V: Into<Text>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(headers: I) -> Self {
         Headers(headers.into_iter().map(|(name, value)| (name.into(), value.into())).collect())

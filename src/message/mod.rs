@@ -9,6 +9,7 @@ mod pattern;
 mod principal;
 mod refusal;
 mod requests;
+mod trace;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ pub use pattern::{Pattern, Segment, decode};
 pub use principal::{Claims, Principal};
 pub use refusal::{CloseCode, Refusal};
 pub use requests::{Capabilities, Credentials, Handled, Handlers, SharedSource, Source, Subscribe, Transaction};
+pub use trace::{TraceParent, trace_context};
 
 /// One message on its way from a sender to its readers.
 #[derive(Clone, Debug)]

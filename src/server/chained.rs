@@ -278,9 +278,7 @@ fn read(source: &Source) -> Option<Destination> {
 
 fn message(subscription: &Subscription, answer: Answer) -> Message {
     let Answer { mut headers, body } = answer;
-    if let (Some(id), None) = (subscription.headers.get("correlation-id"), headers.get("correlation-id")) {
-        headers.push("correlation-id", id.clone());
-    }
+    Cause::new(&subscription.destination, &subscription.headers).tie(&mut headers);
     Message { destination: subscription.destination.clone(), headers, body, options: PublishOptions::default() }
 }
 

@@ -47,6 +47,7 @@ async fn properties_are_where_an_amqp_program_expects_them() {
         ("reply-to", "/queue/answers"),
         ("amqp-message-id", "m-1"),
         ("x-colour", "blue"),
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
     ]);
     message.options.priority = Some(3);
     message.options.expiration = Some(Duration::from_mins(1));
@@ -62,6 +63,8 @@ async fn properties_are_where_an_amqp_program_expects_them() {
     assert_eq!((*properties.delivery_mode(), *properties.priority()), (Some(2), Some(3)));
     let colour = &properties.headers().as_ref().unwrap().inner()["x-colour"];
     assert_eq!(*colour, AMQPValue::LongString("blue".into()));
+    let parent = &properties.headers().as_ref().unwrap().inner()["traceparent"];
+    assert_eq!(*parent, AMQPValue::LongString("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()));
     got.delivery.ack(BasicAckOptions::default()).await.unwrap();
 }
 

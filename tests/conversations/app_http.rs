@@ -52,7 +52,7 @@ async fn a_service_is_called_with_what_the_gateway_knows_and_its_result_is_publi
     let mut reader = Client::connect(&gateway, "1.2").await;
     reader.subscribe("id:0\ndestination:/topic/orders/*").await;
     let mut client = Client::connect_with(&gateway, "1.2", "login:a da").await;
-    let headers = "content-type:text/x\ncorrelation-id:7\nhost:evil\nauthorization:x\nother:y\ntraceparent:00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let headers = "content-type:text/x\ncorrelation-id:7\nhost:evil\nauthorization:x\nother:y\ntraceparent:00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\ntracestate:a=1";
     client.does(&format!("SEND\ndestination:/app/orders.7%2E1\n{headers}\n\nbody")).await.without("status");
     let message = reader.expect("MESSAGE").await.with("destination", "/topic/orders/7%2E1").saying("{\"ok\":1}");
     message.with("content-type", "application/json").with("correlation-id", "7").with("stompgate-user", "a da");
@@ -64,6 +64,7 @@ async fn a_service_is_called_with_what_the_gateway_knows_and_its_result_is_publi
         ("content-type", "text/x"),
         ("correlation-id", "7"),
         ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("tracestate", "a=1"),
         ("stompgate-event", "send"),
         ("stompgate-user", "a%20da"),
         ("stompgate-session", client.session.as_str()),

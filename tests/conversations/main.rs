@@ -35,5 +35,6 @@ mod shutdown;
 mod slow;
 mod tls;
 mod topics;
+mod traces;
 mod transactions;
 mod will;

@@ -1,13 +1,12 @@
 //! The handler that calls an HTTP service.
 //!
 //! What the service reads, a client cannot forge: the gateway's own headers are set from the session, and the client's are
-//! not passed on, but for `content-type`, `correlation-id` and a good `traceparent`. The URL is the setting's, into which a
-//! destination puts single segments and values; redirects are not followed.
+//! not passed on, but for `content-type`, `correlation-id` and the trace that it belongs to. The URL is the setting's, into
+//! which a destination puts single segments and values; redirects are not followed.
 
 mod breaker;
 mod settings;
 mod sign;
-mod trace;
 mod url;
 
 use std::path::Path;
@@ -32,7 +31,7 @@ use tracing::debug;
 
 use super::template::{RoutePattern, Values, encoded};
 use super::{Answer, Context, Failure, Handler, Request, Variables, claims};
-use crate::message::Headers;
+use crate::message::{Headers, TraceParent, trace_context};
 use breaker::Breaker;
 pub use settings::Settings;
 use sign::Signer;
@@ -149,9 +148,12 @@ impl Service {
         match parts.status {
             StatusCode::NO_CONTENT => Ok(None),
             status if status.is_success() => {
-                let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
-                let body = self.body(body).await?;
-                Ok(Some(Answer::new(content_type.unwrap_or("application/octet-stream"), body)))
+                let header = |name: &'static str| Some((name, parts.headers.get(name)?.to_str().ok()?));
+                let trace: Headers = ["traceparent", "tracestate"].into_iter().filter_map(header).collect();
+                let content_type = header("content-type").map_or("application/octet-stream", |(_, value)| value);
+                let mut answer = Answer::new(content_type, self.body(body).await?);
+                answer.headers.extend(trace_context(&trace));
+                Ok(Some(answer))
             }
             status if status.is_redirection() => {
                 Err(Failure::new(502, "the service answered with a redirect, and none is followed"))
@@ -233,7 +235,14 @@ impl Service {
             set("stompgate-destination", &destination);
         }
         set("idempotency-key", &key);
-        set("traceparent", &trace::parent(question.headers.get("traceparent").map(|value| &**value)));
+        let trace = trace_context(question.headers);
+        match trace.get("traceparent") {
+            Some(parent) => set("traceparent", parent),
+            None => set("traceparent", &begun().to_string()),
+        }
+        if let Some(state) = trace.get("tracestate") {
+            set("tracestate", state);
+        }
         if let Some(signer) = &self.signer {
             let path = uri.path_and_query().map_or("/", |path| path.as_str());
             let lines = [self.method.as_str(), path, event, &user, &session, &claims, &destination, &key];
@@ -284,6 +293,12 @@ fn plain(value: &str) -> String {
 fn random_key() -> String {
     let half = || getrandom::u64().unwrap_or_default();
     format!("{:016x}{:016x}", half(), half())
+}
+
+/// The beginning of a trace, for services to record if they do.
+fn begun() -> TraceParent {
+    let part = || getrandom::u64().unwrap_or_default() | 1; // zero is no trace and no span
+    TraceParent { trace: u128::from(part()) << 64 | u128::from(part()), span: part(), is_sampled: true }
 }
 
 fn client(settings: &Settings) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, String> {
