@@ -21,6 +21,7 @@ mod rabbitmq;
 mod support;
 
 mod accounting;
+mod innocents;
 mod outages;
 mod qualities;
 mod refusals;

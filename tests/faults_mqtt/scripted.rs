@@ -20,6 +20,27 @@ pub(crate) struct Script {
     pub(crate) puback: u8,
     /// How late each PUBACK is.
     pub(crate) late: Duration,
+    /// What it does when somebody subscribes for the first time.
+    pub(crate) first: First,
+}
+
+/// What becomes of a SUBSCRIBE.
+#[derive(Clone, Copy, Default, PartialEq)]
+pub(crate) enum First {
+    #[default]
+    Granted,
+    /// And the connection ends with the SUBACK.
+    GrantedAndLeft,
+    /// The connection ends without one.
+    Left,
+}
+
+/// A SUBSCRIBE that came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) filter: String,
+    /// Whether retained messages are wanted.
+    pub(crate) retained: bool,
 }
 
 /// The broker. Dropping it ends it.
@@ -27,6 +48,7 @@ pub(crate) struct Scripted {
     pub(crate) port: u16,
     /// The most messages that were on their way to it at a time.
     pub(crate) most: Arc<AtomicUsize>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     disconnects: watch::Sender<usize>,
     accepting: JoinHandle<()>,
 }
@@ -38,15 +60,23 @@ impl Scripted {
         let most = Arc::new(AtomicUsize::new(0));
         let (disconnects, received) = watch::channel(0);
         let counter = Arc::clone(&most);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let all = Arc::clone(&asked);
         let accepting = tokio::spawn(async move {
             let connections = Mutex::new(tokio::task::JoinSet::new());
             while let Ok((stream, _)) = listener.accept().await {
                 let mut received = received.clone();
                 received.mark_unchanged();
-                connections.lock().unwrap().spawn(serve(stream, script.clone(), Arc::clone(&counter), received));
+                let all = Arc::clone(&all);
+                connections.lock().unwrap().spawn(serve(stream, script.clone(), Arc::clone(&counter), all, received));
             }
         });
-        Scripted { port, most, disconnects, accepting }
+        Scripted { port, most, asked, disconnects, accepting }
+    }
+
+    /// What has been subscribed to so far.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
     }
 
     /// Says to all who are there that somebody else has logged in under their names.
@@ -61,7 +91,13 @@ impl Drop for Scripted {
     }
 }
 
-async fn serve(stream: TcpStream, script: Script, most: Arc<AtomicUsize>, mut disconnects: watch::Receiver<usize>) {
+async fn serve(
+    stream: TcpStream,
+    script: Script,
+    most: Arc<AtomicUsize>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    mut disconnects: watch::Receiver<usize>,
+) {
     let (mut reads, mut writes) = stream.into_split();
     let (answers, mut to_write) = mpsc::unbounded_channel::<Vec<u8>>();
     let writing = tokio::spawn(async move {
@@ -100,7 +136,20 @@ async fn serve(stream: TcpStream, script: Script, most: Arc<AtomicUsize>, mut di
                 });
             }
             // One filter at a time is all that the gateway asks for.
-            8 => drop(answers.send(vec![0x90, 4, body[0], body[1], 0, 0])),
+            8 => {
+                let is_first = {
+                    let mut asked = asked.lock().unwrap();
+                    asked.push(subscription(&body));
+                    asked.len() == 1
+                };
+                let then = if is_first { script.first } else { First::Granted };
+                if then != First::Left {
+                    let _ = answers.send(vec![0x90, 4, body[0], body[1], 0, 0]);
+                }
+                if then != First::Granted {
+                    break;
+                }
+            }
             10 => drop(answers.send(vec![0xb0, 4, body[0], body[1], 0, 0])),
             12 => drop(answers.send(vec![0xd0, 0])),
             14 => break,
@@ -109,6 +158,13 @@ async fn serve(stream: TcpStream, script: Script, most: Arc<AtomicUsize>, mut di
     }
     drop(answers);
     let _ = writing.await;
+}
+
+/// What a SUBSCRIBE asks for.
+fn subscription(body: &[u8]) -> Asked {
+    let filter = &body[3 + usize::from(body[2])..]; // after the packet's number and its few properties
+    let (path, options) = filter[2..].split_at(usize::from(u16::from_be_bytes([filter[0], filter[1]])));
+    Asked { filter: String::from_utf8(path.to_vec()).unwrap(), retained: options[0] >> 4 == 0 }
 }
 
 /// The next packet: its first byte, and all that follows its length.

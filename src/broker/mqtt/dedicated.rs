@@ -1,7 +1,7 @@
 //! A dedicated subscription: a mailbox for one reader, filled by a connection of its own or, for replies, by the shared one.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
@@ -13,7 +13,8 @@ use super::names;
 use super::properties::Reading;
 use super::queues::{Member, Queues};
 use super::shared::SharedTopics;
-use super::wire::{Arrival, Filter, Subscribed};
+use super::upstream::{self, Upstream};
+use super::wire::{Arrival, Filter};
 use crate::broker::{BrokerError, Event, Shared, Subscriber, Subscription};
 use crate::message::{DeliveryId, Message, Pattern, Settlement, Text};
 
@@ -55,6 +56,8 @@ pub(super) struct Copies {
     reading: Reading,
     line: Arc<Line>,
     mailbox: Mailbox,
+    /// The connection on which the broker first granted it, and has sent the last values.
+    first: OnceLock<u64>,
 }
 
 /// What is sent to one reply address.
@@ -203,36 +206,22 @@ impl Copies {
                 reading,
                 line: Line::start(connector, Plan::dedicated("topic", prefetch), sink),
                 mailbox: Mailbox::new(prefetch, max_waiting),
+                first: OnceLock::new(),
             }
         });
         let trial = Trial::of(&copies.line);
-        copies.subscribe(true).await?;
+        let live = upstream::open(&*copies).await?;
         trial.keep();
-        tokio::spawn(tend(Arc::clone(&copies)));
+        let tended = Arc::clone(&copies);
+        tokio::spawn(async move { tended.mailbox.end(upstream::tend(&*tended, live).await) });
         Ok(copies)
-    }
-
-    async fn subscribe(&self, retained: bool) -> Result<(), BrokerError> {
-        loop {
-            let live = self.line.up_or_refused().await?;
-            if !live.granted.wildcards && self.filter.contains(['+', '#']) {
-                let why = "the MQTT broker has no subscriptions with wildcards; name one topic".to_owned();
-                return Err(BrokerError::Unsupported { what: format!("the pattern {}", self.pattern), why });
-            }
-            let filter = Filter { path: self.filter.clone(), qos: 1, retained, identifier: None };
-            match live.client.subscribe(&filter).await {
-                Subscribed::Granted(_) => return Ok(()),
-                Subscribed::Lost => self.line.connector().pause(0).await,
-                refused => return Err(refused.told(&format!("the topic {}", self.pattern))),
-            }
-        }
     }
 
     /// On the task that drives the connection.
     fn arrived(&self, live: &Arc<Live>, arrival: &Arrival) {
         let wanted = names::read(&arrival.topic).filter(|(name, _)| self.pattern.matches(name));
         // Under 3.1.1 the last values come again with each connection; the reader has had them.
-        let is_old = arrival.retain && live.generation > 1;
+        let is_old = arrival.retain && self.first.get().is_some_and(|first| live.generation > *first);
         match wanted {
             Some((_, destination)) if !is_old => {
                 let message = self.reading.message(destination, arrival);
@@ -252,22 +241,33 @@ impl Copies {
     }
 }
 
-/// Subscribes again after each outage, and says when there is nothing more to come.
-async fn tend(copies: Arc<Copies>) {
-    let mut first = true;
-    while let Ok(live) = copies.line.up().await {
-        if !std::mem::take(&mut first) {
-            // Ahead of what comes by this connection.
-            copies.mailbox.begin(&live);
-            copies.mailbox.restored();
-            if let Err(refused) = copies.subscribe(false).await {
-                copies.mailbox.end(refused);
-                return;
-            }
-        }
-        copies.line.gone(live.generation).await;
+impl Upstream for Copies {
+    fn line(&self) -> &Arc<Line> {
+        &self.line
     }
-    copies.mailbox.end(BrokerError::Unavailable);
+
+    fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    fn what(&self) -> String {
+        format!("the topic {}", self.pattern)
+    }
+
+    fn filter(&self, live: &Live) -> Result<Filter, BrokerError> {
+        upstream::check_wildcards(&live.granted, &self.filter, self.pattern.as_str())?;
+        let retained = self.first.get().is_none();
+        Ok(Filter { path: self.filter.clone(), qos: 1, retained, identifier: None })
+    }
+
+    fn granted(&self, live: &Live, _qos: u8) -> Result<(), BrokerError> {
+        self.first.get_or_init(|| live.generation);
+        Ok(())
+    }
+
+    fn begun(&self, _live: &Live) {
+        self.mailbox.restored();
+    }
 }
 
 impl Replies {

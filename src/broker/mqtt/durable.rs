@@ -5,7 +5,7 @@
 //! Within one gateway the second is refused.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tracing::warn;
 
@@ -13,9 +13,10 @@ use super::connection::{Connector, Line, Live, Plan, Session, Trial};
 use super::mailbox::{Mailbox, Remains};
 use super::names;
 use super::properties::Reading;
-use super::settings::Settings;
+use super::settings::{Settings, Version};
 use super::shared::overlap;
-use super::wire::{Arrival, Filter, Subscribed};
+use super::upstream::{self, Upstream};
+use super::wire::{Arrival, Filter};
 use crate::broker::BrokerError;
 use crate::message::{DurableName, Pattern};
 
@@ -51,9 +52,13 @@ pub(super) struct Durable {
     name: DurableName,
     pattern: Pattern,
     filter: String,
+    /// What else the session may be subscribed to.
+    old: Option<String>,
     reading: Reading,
     line: Arc<Line>,
     pub(super) mailbox: Mailbox,
+    /// The connection on which the broker first granted it.
+    first: OnceLock<u64>,
 }
 
 /// Frees the name unless it is kept, also when whoever wanted it gives up.
@@ -97,11 +102,13 @@ impl Durables {
             let known = known.entry(name.clone()).or_default();
             (known.filter.clone(), std::mem::take(&mut known.remains))
         };
-        let durable = self.durable(name, pattern, filter, prefetch, remains);
+        let old = old.filter(|old| *old != filter);
+        let durable = self.durable(name, pattern, (old, filter), prefetch, remains);
         claim.opening = Some(Arc::clone(&durable));
-        durable.subscribe(old.as_deref()).await?;
+        let live = upstream::open(&*durable).await?;
         claim.keep();
-        tokio::spawn(tend(Arc::clone(&durable)));
+        let tended = Arc::clone(&durable);
+        tokio::spawn(async move { tended.mailbox.end(upstream::tend(&*tended, live).await) });
         Ok(durable)
     }
 
@@ -203,7 +210,7 @@ impl Durables {
         &self,
         name: &DurableName,
         pattern: Pattern,
-        filter: String,
+        (old, filter): (Option<String>, String),
         prefetch: u16,
         remains: Remains,
     ) -> Arc<Durable> {
@@ -219,9 +226,11 @@ impl Durables {
                 name: name.clone(),
                 pattern,
                 filter,
+                old,
                 reading: self.reading,
                 line: Line::start(&self.connector, plan, sink),
                 mailbox: Mailbox::after(remains, prefetch, self.max_waiting),
+                first: OnceLock::new(),
             }
         })
     }
@@ -275,46 +284,16 @@ impl Drop for Claim<'_> {
 }
 
 impl Durable {
-    /// Comes back when the broker has granted the subscription. It may have another, from another time.
-    async fn subscribe(&self, old: Option<&str>) -> Result<(), BrokerError> {
-        loop {
-            let live = match self.line.up_or_refused().await {
-                Err(_) if self.line.is_taken_over() => return Err(self.in_use()),
-                up => up?,
-            };
-            let unsupported = |what: String, why: &str| Err(BrokerError::Unsupported { what, why: why.to_owned() });
-            if !live.granted.keeps_sessions {
-                return unsupported("a durable subscription".to_owned(), "the MQTT broker keeps no sessions");
-            }
-            if !live.granted.wildcards && self.filter.contains(['+', '#']) {
-                let why = "the MQTT broker has no subscriptions with wildcards; name one topic";
-                return unsupported(format!("the pattern {}", self.pattern), why);
-            }
-            let old = old.filter(|old| *old != self.filter);
-            if let Some(old) = old {
-                live.client.unsubscribe(old.to_owned()).await;
-            }
-            let retained = old.is_some() || !live.granted.resumed;
-            let filter = Filter { path: self.filter.clone(), qos: 1, retained, identifier: None };
-            match live.client.subscribe(&filter).await {
-                Subscribed::Granted(0) => {
-                    let why = "the MQTT broker grants quality of service 0 only, and keeps nothing of that";
-                    return unsupported("a durable subscription".to_owned(), why);
-                }
-                Subscribed::Granted(_) => return Ok(()),
-                Subscribed::Lost => self.line.connector().pause(0).await,
-                refused => return Err(refused.told(&format!("the topic {}", self.pattern))),
-            }
-        }
-    }
-
     /// On the task that drives the connection.
     fn arrived(&self, live: &Arc<Live>, arrival: &Arrival) {
         // What an older subscription of the same name has brought waits for this reader, too.
         let is_old = !overlap(&self.filter, &arrival.topic);
         let wanted = names::read(&arrival.topic).filter(|(name, _)| is_old || self.pattern.matches(name));
         // Under 3.1.1 the last values come again with each connection; the reader has had them.
-        let is_repeated = arrival.retain && !arrival.dup && live.generation > 1;
+        let is_repeated = self.reading.version == Version::V311
+            && arrival.retain
+            && !arrival.dup
+            && self.first.get().is_some_and(|first| live.generation > *first);
         match wanted {
             Some((_, destination)) if !is_repeated => {
                 let message = self.reading.message(destination, arrival);
@@ -323,30 +302,56 @@ impl Durable {
             _ => self.mailbox.skip(live, arrival),
         }
     }
+}
 
-    fn in_use(&self) -> BrokerError {
+impl Upstream for Durable {
+    fn line(&self) -> &Arc<Line> {
+        &self.line
+    }
+
+    fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    fn what(&self) -> String {
+        format!("the topic {}", self.pattern)
+    }
+
+    /// The session may have another subscription, from another time: that is ended here.
+    fn filter(&self, live: &Live) -> Result<Filter, BrokerError> {
+        if !live.granted.keeps_sessions {
+            return Err(unsupported("the MQTT broker keeps no sessions"));
+        }
+        upstream::check_wildcards(&live.granted, &self.filter, self.pattern.as_str())?;
+        let old = self.old.as_ref().filter(|_| self.first.get().is_none());
+        if let Some(old) = old {
+            drop(live.client.unsubscribe(old.clone())); // the broker takes the one after the other
+        }
+        let retained = old.is_some() || !live.granted.resumed;
+        Ok(Filter { path: self.filter.clone(), qos: 1, retained, identifier: None })
+    }
+
+    fn granted(&self, live: &Live, qos: u8) -> Result<(), BrokerError> {
+        if qos == 0 {
+            return Err(unsupported("the MQTT broker grants quality of service 0 only, and keeps nothing of that"));
+        }
+        self.first.get_or_init(|| live.generation);
+        Ok(())
+    }
+
+    fn restored(&self, live: &Live) {
+        if live.granted.resumed { self.mailbox.resumed() } else { self.mailbox.restored() }
+    }
+
+    fn over(&self) -> BrokerError {
+        if !self.line.is_taken_over() {
+            return BrokerError::Unavailable;
+        }
+        warn!(name = %self.name.name, user = %self.name.user, "somebody else reads a durable subscription now");
         BrokerError::InUse(self.name.name.to_string())
     }
 }
 
-/// Subscribes again after each outage, and says when there is nothing more to come.
-async fn tend(durable: Arc<Durable>) {
-    let mut first = true;
-    while let Ok(live) = durable.line.up().await {
-        if !std::mem::take(&mut first) {
-            durable.mailbox.begin(&live);
-            match durable.subscribe(None).await {
-                Ok(()) if live.granted.resumed => durable.mailbox.resumed(),
-                Ok(()) => durable.mailbox.restored(),
-                Err(refused) => return durable.mailbox.end(refused),
-            }
-        }
-        durable.line.gone(live.generation).await;
-    }
-    if durable.line.is_taken_over() {
-        warn!(name = %durable.name.name, user = %durable.name.user, "somebody else reads a durable subscription now");
-        durable.mailbox.end(durable.in_use());
-    } else {
-        durable.mailbox.end(BrokerError::Unavailable);
-    }
+fn unsupported(why: &str) -> BrokerError {
+    BrokerError::Unsupported { what: "a durable subscription".to_owned(), why: why.to_owned() }
 }

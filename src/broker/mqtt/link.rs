@@ -68,7 +68,7 @@ struct MqttLink {
 /// An address that is none, or a file that cannot be read; the error names the setting.
 pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
     let connector = Connector::new(settings).map_err(|(key, why)| ConnectError { key, why })?;
-    let names = Names { system_topics: settings.system_topics };
+    let names = Names { system_topics: settings.system_topics, max_levels: settings.max_topic_levels };
     let dead_letter = settings.dead_letter().map_err(|why| ConnectError { key: "broker.mqtt.dead_letter", why })?;
     let max_unconfirmed = settings.max_unconfirmed.min(Semaphore::MAX_PERMITS);
     let reading = Reading { names, version: settings.version, envelope: settings.envelope };

@@ -154,7 +154,9 @@ impl Mailbox {
     /// It goes on as if nothing had been.
     pub(super) fn resumed(&self) {
         let mut state = self.lock();
-        state.news.push_back(Event::Restored);
+        if !matches!(state.news.back(), Some(Event::Restored)) {
+            state.news.push_back(Event::Restored);
+        }
         drop(state);
         self.wake();
     }

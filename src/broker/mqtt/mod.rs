@@ -40,6 +40,8 @@ mod queues;
 #[cfg(feature = "mqtt")]
 mod shared;
 #[cfg(feature = "mqtt")]
+mod upstream;
+#[cfg(feature = "mqtt")]
 mod wire;
 
 pub use super::amqp::Uri;

@@ -10,11 +10,15 @@ use crate::message::{Destination, Pattern, Segment, Text, decode, is_open_to_wil
 const REPLY: &str = "stompgate/reply/";
 /// Below it are messages of the gateway to itself.
 pub(super) const FENCES: &str = "stompgate/fence/";
+/// Nobody subscribes to it: the broker's answer when that is given up is a sign of life, and asks for no rights.
+pub(super) const NOBODY: &str = "stompgate/fence/nobody";
 const USER: &str = "stompgate/user/";
 const QUEUE: &str = "queue/";
 /// The first segment of the topics behind `/queue`.
 const QUEUE_SEGMENT: &str = "queue";
 const SYSTEM: &str = "$SYS";
+/// The levels of `$share/<group>/queue`.
+const SHARED_LEVELS: usize = 3;
 /// The longest topic (MQTT 5, §1.5.4).
 const LONGEST: usize = 65_535;
 
@@ -23,6 +27,8 @@ const LONGEST: usize = 65_535;
 pub(super) struct Names {
     /// `$SYS/…` may be read.
     pub(super) system_topics: bool,
+    /// Levels of a topic or filter. Brokers close the connection for more, and it is everybody's.
+    pub(super) max_levels: usize,
 }
 
 /// A filter, and whether it stands for more than the pattern it was made of.
@@ -41,10 +47,10 @@ impl Names {
                 if name.first().starts_with('$') {
                     return Err(unsupported(format!("SEND to /topic/{name}"), "these topics are the broker's own"));
                 }
-                plain(name)
+                self.plain(name)
             }
-            Destination::Queue(name) => queue_topic(name),
-            Destination::User { user: Some(user), name } => expressible(of_user(user, name).as_str().to_owned()),
+            Destination::Queue(name) => self.queue(name),
+            Destination::User { user: Some(user), name } => self.expressible(of_user(user, name).as_str().to_owned()),
             Destination::ReplyQueue(name) => self.reply(name),
             Destination::User { user: None, .. } => Err(unsupported("/user without a name".to_owned(), INSTEAD)),
             Destination::TemporaryQueue(_) => Err(unsupported("SEND to /temp-queue".to_owned(), INSTEAD)),
@@ -62,13 +68,27 @@ impl Names {
                        broker.mqtt.system_topics opens $SYS";
             return Err(unsupported(format!("/topic/{pattern}"), why));
         }
-        widened(pattern, plain_segment)
+        self.widened(pattern, plain_segment)
+    }
+
+    /// The filter for what is sent to one user. The names below are ours, so they stay as they are written in there.
+    pub(super) fn user_filter(self, user: &str, name: &Pattern) -> Result<Wanted, BrokerError> {
+        self.widened(&of_user(user, name), |segment| Ok(Text::from(segment)))
+    }
+
+    /// The topic behind a queue.
+    pub(super) fn queue(self, name: &Text) -> Result<String, BrokerError> {
+        if name.contains(['+', '#']) {
+            return Err(unsupported(format!("the queue {name:?}"), "on MQTT + and # are wildcards"));
+        }
+        self.check_levels(name, SHARED_LEVELS)?;
+        self.expressible(format!("{QUEUE}{name}"))
     }
 
     /// A reply address: one of ours, or the response topic of a program that speaks MQTT itself.
     fn reply(self, name: &Text) -> Result<String, BrokerError> {
         if name.starts_with(REPLY) && !name.contains(['+', '#']) {
-            return expressible(name.to_string());
+            return self.expressible(name.to_string());
         }
         if name.contains(['+', '#']) {
             return Err(unsupported(format!("/reply-queue/{name}"), "a topic to publish to has no wildcards"));
@@ -79,15 +99,84 @@ impl Names {
         }
         self.topic(&Destination::Topic(topic))
     }
+
+    fn widened(
+        self,
+        pattern: &Pattern,
+        literal: impl Fn(&str) -> Result<Text, BrokerError>,
+    ) -> Result<Wanted, BrokerError> {
+        let mut filter = String::with_capacity(pattern.as_str().len());
+        let mut is_wider = false;
+        let mut is_everything = true;
+        let mut segments = pattern.segments().peekable();
+        while let Some(segment) = segments.next() {
+            if !filter.is_empty() {
+                filter.push('/');
+            }
+            match segment {
+                Segment::Literal(text) => {
+                    is_everything = false;
+                    filter.push_str(&literal(text)?);
+                }
+                Segment::One => filter.push('+'),
+                Segment::Glob(_) => {
+                    is_wider = true;
+                    filter.push('+');
+                }
+                Segment::Many => {
+                    filter.push('#');
+                    is_wider |= segments.peek().is_some();
+                    if is_wider && is_everything {
+                        let why =
+                            "MQTT has # at the end only, so this would read everything there is; begin with a name";
+                        return Err(unsupported(format!("the pattern {pattern}"), why));
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(Wanted { filter: self.expressible(filter)?, is_wider })
+    }
+
+    fn plain(self, name: &Pattern) -> Result<String, BrokerError> {
+        let mut topic = String::with_capacity(name.as_str().len());
+        for (index, segment) in name.as_str().split('/').enumerate() {
+            if index > 0 {
+                topic.push('/');
+            }
+            topic.push_str(&plain_segment(segment)?);
+        }
+        self.expressible(topic)
+    }
+
+    fn expressible(self, topic: String) -> Result<String, BrokerError> {
+        if topic.is_empty() || topic.len() > LONGEST {
+            return Err(BrokerError::Rejected(format!(
+                "the topic has {} bytes; MQTT allows 1 to {LONGEST}",
+                topic.len()
+            )));
+        }
+        if !is_text(&topic) {
+            return Err(BrokerError::Rejected(
+                "the topic has a control character, which MQTT does not allow".to_owned(),
+            ));
+        }
+        self.check_levels(&topic, 0)?;
+        Ok(topic)
+    }
+
+    /// Whether a topic has few enough levels, with so many before it.
+    fn check_levels(self, topic: &str, before: usize) -> Result<(), BrokerError> {
+        if before + topic.split('/').count() <= self.max_levels {
+            return Ok(());
+        }
+        let what = "levels of a topic".to_owned();
+        Err(BrokerError::LimitExceeded { what, limit: self.max_levels, setting: "broker.mqtt.max_topic_levels" })
+    }
 }
 
 const INSTEAD: &str = "it never reaches a broker by itself; use /queue/… or /topic/…";
 const NOT_AMQP: &str = "it is a thing of AMQP; on MQTT use /queue/… or /topic/…";
-
-/// The filter for what is sent to one user. The names below are ours, so they stay as they are written in there.
-pub(super) fn user_filter(user: &str, name: &Pattern) -> Result<Wanted, BrokerError> {
-    widened(&of_user(user, name), |segment| Ok(Text::from(segment)))
-}
 
 /// The name, among all topics, of `name` for this user.
 pub(super) fn of_user(user: &str, name: &Pattern) -> Pattern {
@@ -131,50 +220,6 @@ fn check_first(pattern: &Pattern) -> Result<(), BrokerError> {
     Ok(())
 }
 
-fn widened(pattern: &Pattern, literal: impl Fn(&str) -> Result<Text, BrokerError>) -> Result<Wanted, BrokerError> {
-    let mut filter = String::with_capacity(pattern.as_str().len());
-    let mut is_wider = false;
-    let mut is_everything = true;
-    let mut segments = pattern.segments().peekable();
-    while let Some(segment) = segments.next() {
-        if !filter.is_empty() {
-            filter.push('/');
-        }
-        match segment {
-            Segment::Literal(text) => {
-                is_everything = false;
-                filter.push_str(&literal(text)?);
-            }
-            Segment::One => filter.push('+'),
-            Segment::Glob(_) => {
-                is_wider = true;
-                filter.push('+');
-            }
-            Segment::Many => {
-                filter.push('#');
-                is_wider |= segments.peek().is_some();
-                if is_wider && is_everything {
-                    let why = "MQTT has # at the end only, so this would read everything there is; begin with a name";
-                    return Err(unsupported(format!("the pattern {pattern}"), why));
-                }
-                break;
-            }
-        }
-    }
-    Ok(Wanted { filter: expressible(filter)?, is_wider })
-}
-
-fn plain(name: &Pattern) -> Result<String, BrokerError> {
-    let mut topic = String::with_capacity(name.as_str().len());
-    for (index, segment) in name.as_str().split('/').enumerate() {
-        if index > 0 {
-            topic.push('/');
-        }
-        topic.push_str(&plain_segment(segment)?);
-    }
-    expressible(topic)
-}
-
 /// `%XX` decoded; what means something in a filter cannot be a plain character.
 fn plain_segment(segment: &str) -> Result<Text, BrokerError> {
     let text = decode(segment).unwrap_or_default();
@@ -183,14 +228,6 @@ fn plain_segment(segment: &str) -> Result<Text, BrokerError> {
         return Err(unsupported(format!("the segment {text:?} of a topic"), why));
     }
     Ok(Text::from(&*text))
-}
-
-/// The topic behind a queue.
-pub(super) fn queue_topic(name: &Text) -> Result<String, BrokerError> {
-    if name.contains(['+', '#']) {
-        return Err(unsupported(format!("the queue {name:?}"), "on MQTT + and # are wildcards"));
-    }
-    expressible(format!("{QUEUE}{name}"))
 }
 
 /// A reply address that nobody else has or guesses: 128 random bits.
@@ -210,16 +247,6 @@ pub(super) fn session(prefix: &str, kind: &str, parts: &[&str]) -> String {
     format!("{prefix}-{kind}-{}", base64url(&all.finish().as_ref()[..16]))
 }
 
-fn expressible(topic: String) -> Result<String, BrokerError> {
-    if topic.is_empty() || topic.len() > LONGEST {
-        return Err(BrokerError::Rejected(format!("the topic has {} bytes; MQTT allows 1 to {LONGEST}", topic.len())));
-    }
-    if !is_text(&topic) {
-        return Err(BrokerError::Rejected("the topic has a control character, which MQTT does not allow".to_owned()));
-    }
-    Ok(topic)
-}
-
 /// MQTT has no exchanges.
 pub(super) fn no_exchanges() -> BrokerError {
     unsupported("/exchange".to_owned(), NOT_AMQP)
@@ -233,7 +260,7 @@ fn unsupported(what: String, why: &str) -> BrokerError {
 mod tests {
     use super::*;
 
-    const NAMES: Names = Names { system_topics: false };
+    const NAMES: Names = Names { system_topics: false, max_levels: 10 };
 
     fn filter(pattern: &str) -> Result<Wanted, BrokerError> {
         NAMES.filter(&Pattern::canonical(pattern.to_owned()))
@@ -275,7 +302,7 @@ mod tests {
         for closed in ["$SYS/#", "$share/g/a", "queue/a", "queue/#"] {
             assert!(filter(closed).is_err(), "{closed}");
         }
-        let open = Names { system_topics: true };
+        let open = Names { system_topics: true, ..NAMES };
         assert!(open.filter(&Pattern::canonical("$SYS/#")).is_ok());
         assert!(open.filter(&Pattern::canonical("$share/g/a")).is_err());
         for closed in ["$SYS/a", "queue/a", "a%2Fb", "a%2B", "a\nb"] {
@@ -295,6 +322,20 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_has_no_more_levels_than_the_broker_takes() {
+        let levels = |count: usize| vec!["a"; count].join("/");
+        let queue = |count| NAMES.topic(&Destination::Queue(levels(count).into()));
+        let user = |count| NAMES.user_filter("u", &Pattern::canonical(levels(count)));
+        assert!(topic(&levels(10)).is_ok() && filter(&levels(10)).is_ok() && user(7).is_ok());
+        // Whoever reads it writes $share/<group>/ before it.
+        assert!(queue(7).is_ok());
+        let refused = [topic(&levels(11)), queue(8), filter(&levels(11)).map(|wanted| wanted.filter)];
+        for refused in refused.into_iter().chain([user(8).map(|wanted| wanted.filter)]) {
+            assert!(matches!(refused, Err(BrokerError::LimitExceeded { limit: 10, .. })), "{refused:?}");
+        }
+    }
+
+    #[test]
     fn sessions_have_names_that_do_not_run_together() {
         let name = session("g", "durable", &["a", "bc"]);
         assert_eq!(name, session("g", "durable", &["a", "bc"]));
@@ -305,7 +346,7 @@ mod tests {
     #[test]
     fn users_have_topics_below_their_names() {
         let name = Pattern::canonical("queue/a%2Fb");
-        let wanted = user_filter("a/b", &name).unwrap();
+        let wanted = NAMES.user_filter("a/b", &name).unwrap();
         assert_eq!(wanted, Wanted { filter: "stompgate/user/YS9i/queue/a%2Fb".to_owned(), is_wider: false });
         let (matched, destination) = read(&wanted.filter).unwrap();
         assert_eq!(destination, Destination::User { user: None, name: name.clone() });

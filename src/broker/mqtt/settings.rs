@@ -40,6 +40,8 @@ pub struct Settings {
     /// Time for which a topic that nobody reads any more stays subscribed.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
+    /// Levels of a topic, as the broker sees it: more are refused here, because brokers close connections for them.
+    pub max_topic_levels: usize,
     /// Connections for topics whose filters overlap, where the broker does not say which filter a message is for.
     pub max_lanes: usize,
     /// The part of `$share/<group>/queue/N` that all gateways in front of this broker have in common.
@@ -98,6 +100,7 @@ impl Default for Settings {
             qos: 0,
             subscribe_qos: 1,
             linger: Duration::from_secs(5),
+            max_topic_levels: 200,
             max_lanes: 16,
             group: "stompgate".to_owned(),
             hold_queues: Vec::new(),
@@ -157,6 +160,7 @@ impl Settings {
         faults.demand(good, "broker.mqtt.max_packet", "must be 65536 to 268435460");
         for (key, number) in [
             ("broker.mqtt.max_unconfirmed", self.max_unconfirmed),
+            ("broker.mqtt.max_topic_levels", self.max_topic_levels),
             ("broker.mqtt.max_lanes", self.max_lanes),
             ("broker.mqtt.max_waiting", self.max_waiting),
             ("broker.mqtt.max_durable", self.max_durable),

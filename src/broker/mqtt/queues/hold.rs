@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use super::{Member, Queues, give, tend};
+use super::{Member, Queues, give};
 use crate::broker::mqtt::connection::{Plan, Session};
-use crate::broker::mqtt::names;
+use crate::broker::mqtt::{names, upstream};
 use crate::message::Text;
 
 /// Messages of a held queue that may be here without their acknowledgement; the broker has the rest.
@@ -17,20 +17,17 @@ const FOR_EVER: u32 = u32::MAX;
 impl Queues {
     /// Keeps a member for a queue in a session that lasts, until the broker is closed or another gateway has it.
     pub(super) async fn hold(self: Arc<Self>, queue: Text) {
-        let filter = match names::queue_topic(&queue) {
+        let filter = match self.reading.names.queue(&queue) {
             Ok(topic) => format!("$share/{}/{topic}", self.group),
             Err(why) => return error!(%queue, %why, "this queue cannot be held (broker.mqtt.hold_queues)"),
         };
         let member = self.member(&queue, filter, HELD, true);
         member.mailbox.stop(); // nobody reads yet
         self.lock().entry(queue.clone()).or_default().idle = Some(Arc::clone(&member));
-        let opened = self.subscribe(&member).await;
-        if let Err(why) = &opened
-            && !self.connector.is_closed()
-        {
-            error!(%queue, %why, "the broker does not let this queue be held (broker.mqtt.hold_queues)");
-        } else {
-            tend(Arc::clone(&self), Arc::clone(&member)).await;
+        match upstream::open(&*member).await {
+            Ok(live) => member.mailbox.end(upstream::tend(&*member, live).await),
+            Err(_) if self.connector.is_closed() => {}
+            Err(why) => error!(%queue, %why, "the broker does not let this queue be held (broker.mqtt.hold_queues)"),
         }
         if member.line.is_taken_over() {
             error!(%queue, "another gateway holds this queue: broker.mqtt.hold_queues is for one of them only");

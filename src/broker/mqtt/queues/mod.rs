@@ -25,11 +25,12 @@ use tracing::warn;
 
 use super::connection::{Connector, Line, Live, Plan, Trial};
 use super::mailbox::{Item, Mailbox};
-use super::names::{self, FENCES};
+use super::names::FENCES;
 use super::properties::{REDELIVERED, Reading};
 use super::publisher::Publisher;
 use super::settings::Settings;
 use super::shared::FENCE;
+use super::upstream::{self, Upstream};
 use super::wire::{Arrival, Filter, Packet, Subscribed};
 use crate::broker::base64::base64url;
 use crate::broker::{BrokerError, Event, Permit};
@@ -72,6 +73,7 @@ pub(super) struct Member {
     receive_maximum: u16,
     /// It stays without a reader, and is there for what comes.
     holds: bool,
+    assume_shared: bool,
     line: Arc<Line>,
     pub(super) mailbox: Mailbox,
     /// What arrives goes to the others.
@@ -111,19 +113,20 @@ impl Queues {
 
     /// A member for a reader; waits for the broker if need be.
     pub(super) async fn open(self: &Arc<Self>, queue: &Text, prefetch: u16) -> Result<Arc<Member>, BrokerError> {
-        let topic = names::queue_topic(queue)?;
+        let topic = self.reading.names.queue(queue)?;
         let idle = self.lock().get(queue).and_then(|group| group.idle.clone());
         if let Some(holder) = idle.filter(|idle| idle.holds) {
-            self.subscribe(&holder).await?; // it may be on its way
+            upstream::open(&*holder).await?; // it may be on its way
         }
         if let Some(member) = self.adopt(queue, prefetch) {
             return Ok(member);
         }
         let member = self.member(queue, format!("$share/{}/{topic}", self.group), prefetch, false);
         let trial = Trial::of(&member.line);
-        self.subscribe(&member).await?;
+        let live = upstream::open(&*member).await?;
         trial.keep();
-        tokio::spawn(tend(Arc::clone(self), Arc::clone(&member)));
+        let tended = Arc::clone(&member);
+        tokio::spawn(async move { tended.mailbox.end(upstream::tend(&*tended, live).await) });
         let left = {
             let mut groups = self.lock();
             let group = groups.entry(queue.clone()).or_default();
@@ -164,36 +167,13 @@ impl Queues {
                 filter,
                 receive_maximum: prefetch,
                 holds,
+                assume_shared: self.assume_shared,
                 line: Line::start(&self.connector, plan, sink),
                 mailbox: Mailbox::new(prefetch, self.max_waiting),
                 hands_on: AtomicBool::new(false),
                 fence: Notify::new(),
             }
         })
-    }
-
-    /// Comes back when the broker has granted the subscription.
-    async fn subscribe(&self, member: &Member) -> Result<(), BrokerError> {
-        loop {
-            let live = member.line.up_or_refused().await?;
-            if !live.granted.shared.unwrap_or(self.assume_shared) {
-                let why = match live.granted.shared {
-                    Some(_) => "the MQTT broker has no shared subscriptions, which queues are made of",
-                    None => "the setting broker.mqtt.shared_subscriptions says that the broker has none of those",
-                };
-                return Err(BrokerError::Unsupported { what: "/queue".to_owned(), why: why.to_owned() });
-            }
-            if member.holds && !live.granted.keeps_sessions {
-                let why = "the MQTT broker keeps no sessions".to_owned();
-                return Err(BrokerError::Unsupported { what: "broker.mqtt.hold_queues".to_owned(), why });
-            }
-            let filter = Filter { path: member.filter.clone(), qos: 1, retained: false, identifier: None };
-            match live.client.subscribe(&filter).await {
-                Subscribed::Granted(_) => return Ok(()),
-                Subscribed::Lost => self.connector.pause(0).await,
-                refused => return Err(refused.told(&format!("the queue {}", member.queue))),
-            }
-        }
     }
 
     /// On the task that drives the connection.
@@ -440,21 +420,31 @@ fn give(others: &[Arc<Member>], items: Vec<Item>) {
     }
 }
 
-/// Subscribes again after each outage, and says when there is nothing more to come.
-async fn tend(queues: Arc<Queues>, member: Arc<Member>) {
-    let mut first = true;
-    while let Ok(live) = member.line.up().await {
-        if !std::mem::take(&mut first) {
-            member.mailbox.begin(&live);
-            match queues.subscribe(&member).await {
-                Ok(()) => {}
-                Err(refused) => {
-                    member.mailbox.end(refused);
-                    return;
-                }
-            }
-        }
-        member.line.gone(live.generation).await;
+impl Upstream for Member {
+    fn line(&self) -> &Arc<Line> {
+        &self.line
     }
-    member.mailbox.end(BrokerError::Unavailable);
+
+    fn mailbox(&self) -> &Mailbox {
+        &self.mailbox
+    }
+
+    fn what(&self) -> String {
+        format!("the queue {}", self.queue)
+    }
+
+    fn filter(&self, live: &Live) -> Result<Filter, BrokerError> {
+        if !live.granted.shared.unwrap_or(self.assume_shared) {
+            let why = match live.granted.shared {
+                Some(_) => "the MQTT broker has no shared subscriptions, which queues are made of",
+                None => "the setting broker.mqtt.shared_subscriptions says that the broker has none of those",
+            };
+            return Err(BrokerError::Unsupported { what: "/queue".to_owned(), why: why.to_owned() });
+        }
+        if self.holds && !live.granted.keeps_sessions {
+            let why = "the MQTT broker keeps no sessions".to_owned();
+            return Err(BrokerError::Unsupported { what: "broker.mqtt.hold_queues".to_owned(), why });
+        }
+        Ok(Filter { path: self.filter.clone(), qos: 1, retained: false, identifier: None })
+    }
 }

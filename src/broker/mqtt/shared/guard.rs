@@ -8,7 +8,6 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::lane::{Lane, Reader, Replay, Upstream};
-use crate::broker::mqtt::wire::Subscribed;
 use crate::broker::{BrokerError, Shared, Subscriber};
 use crate::message::Pattern;
 
@@ -39,6 +38,8 @@ impl Guard {
             let upstream = Upstream {
                 identifier,
                 readers: HashMap::new(),
+                granted: false,
+                breaks: 0,
                 idle: None,
                 replaying: Vec::new(),
                 waiting: Vec::new(),
@@ -56,21 +57,12 @@ impl Guard {
 
     /// Comes back when the broker has granted the subscription. (Twice costs it next to nothing.)
     pub(super) async fn subscribe(&self) -> Result<(), BrokerError> {
-        let mut attempt = 0;
-        loop {
-            let live = self.lane.open().await?;
-            match self.lane.send(&live, &self.filter, false).await {
-                Subscribed::Granted(qos) => {
-                    self.lane.let_pass(&live, qos).await;
-                    self.lane.set_open(&self.filter, self.key);
-                    return Ok(());
-                }
-                Subscribed::Lost => {}
-                refused => return Err(refused.told(&format!("the topic {}", self.pattern))),
-            }
-            attempt += 1;
-            self.lane.line.connector().pause(attempt).await;
+        let made = self.lane.make(&self.filter, self.pattern.as_str(), false).await;
+        match &made {
+            Ok(()) => self.lane.set_open(&self.filter, self.key),
+            Err(_) => self.lane.give_up(&self.filter, self.key),
         }
+        made
     }
 }
 
@@ -126,7 +118,7 @@ async fn replay_all(lane: Arc<Lane>, filter: String) {
             }
             upstream.replaying = std::mem::take(&mut upstream.waiting);
         }
-        let outcome = lane.replay(&filter).await;
+        let outcome = lane.make(&filter, &filter, true).await;
         let served = match lane.index().filters.get_mut(&filter) {
             Some(upstream) => std::mem::take(&mut upstream.replaying),
             None => Vec::new(),

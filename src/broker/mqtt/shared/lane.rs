@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -13,6 +13,7 @@ use crate::broker::base64::base64url;
 use crate::broker::mqtt::connection::{Connector, Line, Live, Plan};
 use crate::broker::mqtt::names::{self, FENCES};
 use crate::broker::mqtt::settings::Version;
+use crate::broker::mqtt::upstream::{Attempts, DEADLY, SUSPECT, deadly};
 use crate::broker::mqtt::wire::{Answer, Arrival, Filter, Packet, Subscribed};
 use crate::broker::{BrokerError, Subscriber};
 use crate::message::Pattern;
@@ -27,10 +28,18 @@ pub(super) struct Lane {
     common: Arc<Common>,
     pub(super) line: Arc<Line>,
     index: Mutex<Index>,
+    /// Whoever subscribes shares this; one that may be what breaks the connection has it for itself.
+    turns: RwLock<()>,
     /// The connection on which all subscriptions are there.
     open: watch::Sender<Option<Arc<Live>>>,
     /// The last connection whose readers know that they may have missed something before it.
     told: Mutex<u64>,
+}
+
+/// The right to subscribe, held for its drop.
+enum Turn<'a> {
+    Alone(#[allow(dead_code, reason = "held")] RwLockWriteGuard<'a, ()>),
+    Among(#[allow(dead_code, reason = "held")] RwLockReadGuard<'a, ()>),
 }
 
 #[derive(Default)]
@@ -48,6 +57,10 @@ pub(super) struct Index {
 pub(super) struct Upstream {
     pub(super) identifier: usize,
     pub(super) readers: HashMap<u64, Reader>,
+    /// The broker has granted it once, and so does it again.
+    pub(super) granted: bool,
+    /// How often the connection broke over it alone, when it was made again.
+    pub(super) breaks: u32,
     /// Since when there are none.
     pub(super) idle: Option<Instant>,
     /// Who is being given the retained messages, and who is next.
@@ -83,6 +96,7 @@ impl Lane {
                 common: Arc::clone(common),
                 line: Line::start(connector, Plan::shared("shared"), sink),
                 index: Mutex::default(),
+                turns: RwLock::new(()),
                 open: watch::Sender::new(None),
                 told: Mutex::new(FIRST),
             }
@@ -92,11 +106,14 @@ impl Lane {
     }
 
     async fn run(self: Arc<Self>) {
+        let mut failed = 0;
         while let Ok(live) = self.line.up().await {
-            if !self.begin(&live).await {
+            if !self.begin(&live, failed).await {
+                failed += 1;
                 self.line.gone(live.generation).await;
                 continue;
             }
+            failed = 0;
             self.tell_restored(&live);
             self.open.send_replace(Some(Arc::clone(&live)));
             self.watch(&live).await;
@@ -118,21 +135,44 @@ impl Lane {
         }
     }
 
-    /// Makes all subscriptions again; whether the connection held that long.
-    async fn begin(&self, live: &Live) -> bool {
-        let filters: Vec<_> = self.index().filters.keys().cloned().collect();
+    /// Makes all subscriptions again that the broker has granted and somebody reads; whether the connection held that
+    /// long. What is new is asked for by its reader alone.
+    async fn begin(&self, live: &Live, failed: u32) -> bool {
+        let filters = self.index().wanted();
+        if failed >= SUSPECT {
+            return self.begin_singly(live, filters).await;
+        }
         for batch in filters.chunks(BATCH) {
             let answers: Vec<_> = batch.iter().map(|filter| (filter, self.send(live, filter, false))).collect();
             for (filter, answer) in answers {
                 match answer.await {
                     Subscribed::Granted(_) => {}
                     Subscribed::Lost => return false,
-                    refused => self.end(filter, refused),
+                    refused => self.end(filter, &refused.told(&format!("the topic {filter}"))),
                 }
             }
         }
-        if !filters.is_empty() {
-            self.let_pass(live, self.common.qos).await;
+        filters.is_empty() || !self.brings_old_values(false) || self.fence(live, self.common.qos).await
+    }
+
+    /// The same, one by one: so what breaks the connection each time is found, and given up.
+    async fn begin_singly(&self, live: &Live, filters: Vec<String>) -> bool {
+        if !live.client.answers().await {
+            return false; // that was none of theirs
+        }
+        for filter in filters {
+            let what = format!("the topic {filter}");
+            let answer = self.send(live, &filter, false).await;
+            if !live.client.answers().await {
+                if self.index().broke(&filter) >= DEADLY {
+                    self.end(&filter, &deadly(&what, &filter));
+                }
+                return false;
+            }
+            match answer {
+                Subscribed::Granted(_) => self.index().held(&filter),
+                refused => self.end(&filter, &refused.told(&what)),
+            }
         }
         true
     }
@@ -183,33 +223,40 @@ impl Lane {
         }
     }
 
-    /// Has the broker send the retained messages of a filter, and comes back when they are there.
-    pub(super) async fn replay(&self, filter: &str) -> Result<(), BrokerError> {
+    /// Subscribes, and comes back when the broker has granted it and sent the retained messages that it brings. (Twice costs
+    /// it next to nothing.)
+    pub(super) async fn make(&self, filter: &str, what: &str, retained: bool) -> Result<(), BrokerError> {
+        let mut attempts = Attempts::at(format!("the topic {what}"));
         loop {
+            let turn = self.turn(attempts.is_suspect()).await;
             let live = self.open().await?;
-            match self.send(&live, filter, true).await {
-                Subscribed::Granted(qos) => {
-                    self.fence(&live, qos).await;
+            if let Some(qos) = attempts.on(&live, &self.filter(&live, filter, retained)).await? {
+                let _alone = attempts.is_suspect().then_some(turn);
+                if !self.brings_old_values(retained) || self.fence(&live, qos).await {
+                    self.index().held(filter);
                     return Ok(());
                 }
-                Subscribed::Lost => self.line.connector().pause(0).await,
-                refused => return Err(refused.told(&format!("the topic {filter}"))),
+                attempts.lose(filter)?;
             }
+            self.line.connector().pause(attempts.lost()).await;
         }
     }
 
-    /// Lets the retained messages go by that nobody has asked for: under 3.1.1, each SUBSCRIBE brings them.
-    pub(super) async fn let_pass(&self, live: &Live, qos: u8) {
-        if self.common.reading.version == Version::V311 {
-            self.fence(live, qos).await;
-        }
+    async fn turn(&self, alone: bool) -> Turn<'_> {
+        if alone { Turn::Alone(self.turns.write().await) } else { Turn::Among(self.turns.read().await) }
     }
 
-    /// Sends a message to ourselves, at the same quality of service as what it follows, and waits for it.
-    async fn fence(&self, live: &Live, qos: u8) {
+    /// Whether a SUBSCRIBE brings retained messages: under 3.1.1 each does, whether somebody wants them or not.
+    fn brings_old_values(&self, wanted: bool) -> bool {
+        wanted || self.common.reading.version == Version::V311
+    }
+
+    /// Sends a message to ourselves, at the same quality of service as what it follows, and waits for it. `false`: the
+    /// connection is gone.
+    async fn fence(&self, live: &Live, qos: u8) -> bool {
         let mut random = [0; 16];
         if getrandom::fill(&mut random).is_err() {
-            return;
+            return true;
         }
         let topic = format!("{FENCES}{}", base64url(&random));
         let (passed, fence) = oneshot::channel();
@@ -227,14 +274,19 @@ impl Lane {
         }
         self.index().fences.remove(&topic);
         drop(live.client.unsubscribe(topic));
+        live.client.is_alive()
     }
 
     /// Hands a SUBSCRIBE over at once.
-    pub(super) fn send(&self, live: &Live, filter: &str, retained: bool) -> Answer<Subscribed> {
+    fn send(&self, live: &Live, filter: &str, retained: bool) -> Answer<Subscribed> {
+        live.client.subscribe(&self.filter(live, filter, retained))
+    }
+
+    fn filter(&self, live: &Live, filter: &str, retained: bool) -> Filter {
         let identifier = self.index().filters.get(filter).map(|upstream| upstream.identifier);
         let identifier = identifier.filter(|_| live.granted.identifiers);
         let qos = self.common.qos.min(live.granted.max_qos);
-        live.client.subscribe(&Filter { path: filter.to_owned(), qos, retained, identifier })
+        Filter { path: filter.to_owned(), qos, retained, identifier }
     }
 
     fn unsubscribe_idle(&self, live: &Live) {
@@ -252,11 +304,10 @@ impl Lane {
     }
 
     /// The broker does not want this filter any more.
-    fn end(&self, filter: &str, refused: Subscribed) {
-        warn!(filter, ?refused, "the broker does not grant a subscription again");
-        let reason = refused.told(&format!("the topic {filter}"));
+    fn end(&self, filter: &str, reason: &BrokerError) {
+        warn!(filter, %reason, "the broker does not grant a subscription again");
         for reader in self.remove(filter).into_iter().flat_map(|upstream| upstream.readers.into_values()) {
-            reader.subscriber.ended(&reason);
+            reader.subscriber.ended(reason);
         }
     }
 
@@ -275,6 +326,19 @@ impl Lane {
             open = open.wait_for(Option::is_some) => {
                 open.ok().and_then(|open| open.clone()).ok_or(BrokerError::Unavailable)
             }
+        }
+    }
+
+    /// A reader was not granted its filter. If nobody was, there is nothing to linger.
+    pub(super) fn give_up(&self, filter: &str, key: u64) {
+        let mut index = self.index();
+        let Some(upstream) = index.filters.get_mut(filter) else { return };
+        let gone = upstream.readers.remove(&key);
+        let is_over = upstream.readers.is_empty() && !upstream.granted;
+        drop(index);
+        drop(gone);
+        if is_over {
+            self.remove(filter);
         }
     }
 
@@ -297,6 +361,34 @@ impl Lane {
 }
 
 impl Index {
+    /// What is to be made again. The rest that nobody reads is forgotten, as the broker has.
+    fn wanted(&mut self) -> Vec<String> {
+        let Index { filters, identifiers, .. } = self;
+        filters.retain(|_, upstream| {
+            let is_read = !upstream.readers.is_empty();
+            if !is_read {
+                identifiers.remove(&upstream.identifier);
+            }
+            is_read
+        });
+        filters.iter().filter(|(_, upstream)| upstream.granted).map(|(filter, _)| filter.clone()).collect()
+    }
+
+    /// The connection broke over this filter, and so often in all.
+    fn broke(&mut self, filter: &str) -> u32 {
+        self.filters.get_mut(filter).map_or(0, |upstream| {
+            upstream.breaks += 1;
+            upstream.breaks
+        })
+    }
+
+    /// The connection holds with this filter.
+    fn held(&mut self, filter: &str) {
+        if let Some(upstream) = self.filters.get_mut(filter) {
+            (upstream.granted, upstream.breaks) = (true, 0);
+        }
+    }
+
     /// The subscriptions that a message came by, as far as the broker says it.
     fn meant<'a>(&'a self, arrival: &'a Arrival) -> Box<dyn Iterator<Item = &'a Upstream> + 'a> {
         if arrival.subscriptions.is_empty() {

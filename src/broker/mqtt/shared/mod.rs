@@ -21,6 +21,7 @@ use super::connection::Connector;
 use super::names::{self, Wanted};
 use super::properties::Reading;
 use super::settings::Settings;
+use super::upstream::check_wildcards;
 use super::wire::Answer;
 use crate::broker::{BrokerError, Shared, SharedSource, Subscriber};
 use crate::message::Pattern;
@@ -62,14 +63,13 @@ impl SharedTopics {
     ) -> Result<Box<dyn Shared>, BrokerError> {
         let (wanted, pattern) = match source {
             SharedSource::Topic(pattern) => (self.common.reading.names.filter(&pattern)?, pattern),
-            SharedSource::User { user, name } => (names::user_filter(&user, &name)?, names::of_user(&user, &name)),
+            SharedSource::User { user, name } => {
+                (self.common.reading.names.user_filter(&user, &name)?, names::of_user(&user, &name))
+            }
             SharedSource::Exchange { .. } => return Err(names::no_exchanges()),
         };
         let granted = self.first().open().await?.granted.clone();
-        if !granted.wildcards && wanted.filter.contains(['+', '#']) {
-            let why = "the MQTT broker has no subscriptions with wildcards; name one topic".to_owned();
-            return Err(BrokerError::Unsupported { what: format!("the pattern {pattern}"), why });
-        }
+        check_wildcards(&granted, &wanted.filter, pattern.as_str())?;
         let guard = self.register(wanted, pattern, subscriber, granted.identifiers)?;
         guard.subscribe().await?;
         Ok(Box::new(guard))
@@ -132,7 +132,7 @@ impl SharedTopics {
     }
 
     /// The same, for those who do not wait.
-    pub(super) fn forget(&self, topic: &str) -> Option<Answer<()>> {
+    pub(super) fn forget(&self, topic: &str) -> Option<Answer<bool>> {
         let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let lane = lanes.iter().find(|lane| lane.index().filters.contains_key(topic))?;
         lane.remove(topic)?;

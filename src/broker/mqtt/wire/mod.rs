@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::address::Address;
+use super::names::NOBODY;
 use super::settings::Version;
 use crate::broker::BrokerError;
 use crate::message::Text;
@@ -230,20 +231,18 @@ impl Client {
         self.while_alive(answer, Subscribed::Lost)
     }
 
-    /// Ends a subscription. An answer that nobody waits for is none of its end.
-    pub(super) fn unsubscribe(&self, path: String) -> Answer<()> {
-        // An error is that the connection is gone, and the subscription with it.
-        let answer: Answer<()> = match &self.library {
-            Library::V5(client) => match client.try_unsubscribe_tracked(path) {
-                Ok(notice) => Box::pin(async move { _ = notice.wait_async().await }),
-                Err(_) => at_once(()),
-            },
-            Library::V4(client) => match client.try_unsubscribe_tracked(path) {
-                Ok(notice) => Box::pin(async move { _ = notice.wait_async().await }),
-                Err(_) => at_once(()),
-            },
+    /// Ends a subscription; whether the broker has answered. If not, the connection is gone, and the subscription with it.
+    pub(super) fn unsubscribe(&self, path: String) -> Answer<bool> {
+        let answer = match &self.library {
+            Library::V5(client) => v5::unsubscribe(client, path),
+            Library::V4(client) => v4::unsubscribe(client, path),
         };
-        self.while_alive(answer, ())
+        self.while_alive(answer, false)
+    }
+
+    /// Whether the broker answers on this connection.
+    pub(super) fn answers(&self) -> Answer<bool> {
+        self.unsubscribe(NOBODY.to_owned())
     }
 
     /// Acknowledges a message of quality of service 1.

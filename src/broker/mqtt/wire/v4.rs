@@ -133,6 +133,13 @@ pub(super) fn subscribe(client: &AsyncClient, filter: &Filter) -> Answer<Subscri
     }
 }
 
+pub(super) fn unsubscribe(client: &AsyncClient, path: String) -> Answer<bool> {
+    match client.try_unsubscribe_tracked(path) {
+        Ok(notice) => Box::pin(async move { notice.wait_async().await.is_ok() }),
+        Err(_) => at_once(false),
+    }
+}
+
 fn granted_subscription(code: SubscribeReasonCode) -> Subscribed {
     match code {
         SubscribeReasonCode::Success(qos) => Subscribed::Granted(qos as u8),

@@ -10,7 +10,7 @@ use rumqttc::mqttbytes::v5::{
 };
 use rumqttc::{
     AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, NetworkOptions, PublishOptions,
-    PublishResult, StateError, TlsConfiguration, Transport,
+    PublishResult, StateError, TlsConfiguration, Transport, UnsubscribeNoticeError,
 };
 
 use super::blank::Blank;
@@ -206,6 +206,17 @@ pub(super) fn subscribe(client: &AsyncClient, filter: &Filter) -> Answer<Subscri
         }),
         Err(rumqttc::ClientError::InvalidRequest(_)) => at_once(Subscribed::Refused("TopicFilterInvalid".to_owned())),
         Err(_) => at_once(Subscribed::Lost),
+    }
+}
+
+pub(super) fn unsubscribe(client: &AsyncClient, path: String) -> Answer<bool> {
+    match client.try_unsubscribe_tracked(path) {
+        Ok(notice) => Box::pin(async move {
+            let answered = notice.wait_async().await;
+            // That there was nothing to end is an answer, too.
+            answered.is_ok() || matches!(answered, Err(UnsubscribeNoticeError::V5UnsubAckFailure(_)))
+        }),
+        Err(_) => at_once(false),
     }
 }
 

@@ -1,0 +1,86 @@
+//! What one client does that the broker ends connections for costs nobody else anything, or as little as can be.
+
+use stompgate::broker::LinkState;
+use stompgate::config::Config;
+use stompgate::gateway::Gateway;
+
+use crate::mosquitto::Mosquitto;
+use crate::scripted::{First, Script, Scripted};
+use crate::support::{Client, until as eventually};
+use crate::{connect_all, gateway_at, send_until_routed, until, uri};
+
+/// More levels than Mosquitto takes: it closes the connection of whoever subscribes or publishes there.
+fn deep() -> String {
+    vec!["a"; 300].join("/")
+}
+
+async fn before_mosquitto(change: impl FnOnce(&mut Config)) -> (Gateway, Mosquitto) {
+    let server = Mosquitto::start("").await;
+    let gateway = gateway_at(server.uri(), change);
+    until(&gateway, LinkState::Up).await;
+    (gateway, server)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_too_deep_is_refused_and_breaks_nothing() {
+    let (gateway, _server) = before_mosquitto(|_| {}).await;
+    let [mut reader, mut sender] = connect_all(&gateway).await;
+    reader.subscribe("id:0\ndestination:/topic/a").await;
+    for frame in [
+        format!("SUBSCRIBE\nid:0\ndestination:/topic/{}", deep()),
+        format!("SUBSCRIBE\nid:0\ndestination:/topic/{}/#\nack:client", deep()),
+        format!("SUBSCRIBE\nid:0\ndestination:/queue/{}", deep()),
+        format!("SUBSCRIBE\nid:0\ndestination:/user/topic/{}", deep()),
+        format!("SEND\ndestination:/topic/{}\nqos:0\n\nx", deep()),
+    ] {
+        let mut offender = Client::connect(&gateway, "1.2").await;
+        offender.asks(&frame).await;
+        let error = offender.expect("ERROR").await.with("code", "limit-exceeded");
+        error.about("broker.mqtt.max_topic_levels");
+    }
+    sender.does("SEND\ndestination:/topic/a\n\nnews").await.without("routed");
+    reader.expect("MESSAGE").await.saying("news").without("gap");
+}
+
+/// The limit is off, so the broker has its say.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscription_that_breaks_the_connection_each_time_is_given_up() {
+    let (gateway, _server) = before_mosquitto(|config| config.broker.mqtt.max_topic_levels = 1_000).await;
+    let [mut reader, mut sender] = connect_all(&gateway).await;
+    reader.subscribe("id:0\ndestination:/topic/a").await;
+    for mode in ["auto", "client"] {
+        let mut offender = Client::connect(&gateway, "1.2").await;
+        offender.asks(&format!("SUBSCRIBE\nid:0\ndestination:/topic/{}\nack:{mode}", deep())).await;
+        offender.expect("ERROR").await.with("code", "rejected").about("broke each time");
+    }
+    // The readers of before are there again, and others can come.
+    send_until_routed(&mut sender, "SEND\ndestination:/topic/a\n\nnews").await;
+    reader.expect("MESSAGE").await.saying("news").with("gap", "true");
+    let mut late = Client::connect(&gateway, "1.2").await;
+    late.subscribe("id:0\ndestination:/topic/b").await;
+    sender.does("SEND\ndestination:/topic/b\n\nmore").await.without("routed");
+    late.expect("MESSAGE").await.saying("more").without("gap");
+}
+
+/// Whoever is granted a subscription has it, also when the connection ends with that very word.
+#[tokio::test]
+async fn a_connection_that_breaks_while_it_is_subscribed_to_is_subscribed_to_again() {
+    for first in [First::GrantedAndLeft, First::Left] {
+        for (frame, filter) in [
+            ("SUBSCRIBE\nid:0\ndestination:/topic/a\nack:client", "a"),
+            ("SUBSCRIBE\nid:0\ndestination:/queue/a", "$share/stompgate/queue/a"),
+        ] {
+            let broker = Scripted::start(Script { first, ..Script::default() }).await;
+            let gateway = gateway_at(uri(broker.port), |_| {});
+            until(&gateway, LinkState::Up).await;
+            let mut client = Client::connect(&gateway, "1.2").await;
+            client.does(frame).await;
+            eventually("a second time", || broker.asked().len() == 2).await;
+            let [one, other] = &broker.asked()[..] else { panic!("two of them") };
+            assert_eq!((one.filter.as_str(), other.filter.as_str()), (filter, filter));
+            // The last values come with the first that is granted.
+            let wanted = filter == "a";
+            assert_eq!((one.retained, other.retained), (wanted, wanted && first == First::Left));
+        }
+    }
+}
