@@ -5,6 +5,7 @@ mod chained;
 mod connection;
 mod consumers;
 mod drain;
+mod frames;
 mod live;
 mod operation;
 mod origin;
