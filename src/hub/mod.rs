@@ -25,7 +25,7 @@ use crate::message::{Destination, Message, Refusal, Separators, Text, Usage};
 use crate::metrics::Metrics;
 use crate::stomp::{MessageFrame, Reader};
 
-use outbox::{Item, Outbox, Policy, Signal};
+use outbox::{Compressed, Item, Outbox, Policy, Signal};
 pub use render::{render, render_frame};
 pub use settings::{OutboxPolicy, Settings, WhenFull};
 
@@ -258,7 +258,7 @@ impl Subscriber for FanOut {
         let mut count = 0;
         for (reader, group) in &mut readers.groups {
             let policy = policy.of(reader);
-            let mut frame = None;
+            let (mut frame, mut compressed) = (None, None::<Compressed>);
             count += group.len();
             for (_, member) in group.iter_mut() {
                 if member.joining && message.options.retain {
@@ -267,7 +267,9 @@ impl Subscriber for FanOut {
                 let item = if std::mem::take(&mut member.gap) {
                     self.common.render(reader, message, &message_id, true)
                 } else {
-                    frame.get_or_insert_with(|| self.common.render(reader, message, &message_id, false)).clone()
+                    let frame = frame.get_or_insert_with(|| self.common.render(reader, message, &message_id, false));
+                    let compressed = member.outbox.is_compressed().then(|| compressed.get_or_insert_default().clone());
+                    Item { compressed, ..frame.clone() }
                 };
                 member.push(item, &policy, now);
             }

@@ -9,7 +9,7 @@
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use crate::stomp::Command;
 pub struct Outbox {
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
+    is_compressed: bool,
     state: Mutex<State>,
 }
 
@@ -39,6 +40,21 @@ pub struct Item {
     pub text: bool,
     /// Settle this once the frame has been written.
     pub settle: Option<DeliveryId>,
+    /// Where its compressed form is shared, if others are sent the same frame and the client wants it so.
+    pub compressed: Option<Compressed>,
+}
+
+/// The compressed form of a frame, made by the first of those who are sent it, or found not to be worth it.
+///
+/// The others wait meanwhile: that is shorter than making it themselves.
+#[derive(Clone, Debug, Default)]
+pub struct Compressed(Arc<OnceLock<Option<Bytes>>>);
+
+impl Compressed {
+    /// The form that there is, or what `make` makes.
+    pub fn get_or_make(&self, make: impl FnOnce() -> Option<Bytes>) -> Option<Bytes> {
+        self.0.get_or_init(make).clone()
+    }
 }
 
 /// Something that the client's task must know, apart from frames.
@@ -113,7 +129,18 @@ pub struct Written {
 impl Outbox {
     /// An empty outbox.
     pub fn new(settings: Arc<Settings>, metrics: Arc<Metrics>) -> Self {
-        Outbox { settings, metrics, state: Mutex::default() }
+        Outbox { settings, metrics, is_compressed: false, state: Mutex::default() }
+    }
+
+    /// The same for a client that has frames compressed. What is the same for others, too, should come with a [`Compressed`].
+    #[must_use]
+    pub fn compressed(self) -> Self {
+        Outbox { is_compressed: true, ..self }
+    }
+
+    /// Whether the client has frames compressed.
+    pub fn is_compressed(&self) -> bool {
+        self.is_compressed
     }
 
     /// Adds a frame that must not be dropped: the session's own, or a delivery that waits for an acknowledgement.

@@ -113,11 +113,16 @@ fn outbox() -> Arc<Outbox> {
     Arc::new(Outbox::new(Arc::new(Settings::default()), Arc::default()))
 }
 
-fn taken(outbox: &Outbox) -> (Vec<Bytes>, Option<Signal>) {
+fn items(outbox: &Outbox) -> (Vec<Item>, Option<Signal>) {
     let mut batch = std::collections::VecDeque::new();
     let signal = outbox.poll(&mut Context::from_waker(Waker::noop()), usize::MAX, &mut batch);
     outbox.written(now());
-    (batch.into_iter().map(|item| item.frame).collect(), signal)
+    (batch.into(), signal)
+}
+
+fn taken(outbox: &Outbox) -> (Vec<Bytes>, Option<Signal>) {
+    let (items, signal) = items(outbox);
+    (items.into_iter().map(|item| item.frame).collect(), signal)
 }
 
 fn texts(outbox: &Outbox) -> Vec<String> {
@@ -134,7 +139,16 @@ struct Joined {
 }
 
 async fn join(hub: &Hub, link: &Arc<dyn Link>, pattern: &'static str, reader: Reader) -> Joined {
-    let outbox = outbox();
+    join_with(hub, link, pattern, reader, outbox()).await
+}
+
+async fn join_with(
+    hub: &Hub,
+    link: &Arc<dyn Link>,
+    pattern: &'static str,
+    reader: Reader,
+    outbox: Arc<Outbox>,
+) -> Joined {
     let membership = hub.subscribe(link, topic(pattern), reader, Arc::clone(&outbox)).await.unwrap();
     Joined { outbox, membership }
 }
@@ -288,4 +302,24 @@ async fn the_first_policy_that_matches_counts_and_conflation_stays_within_a_subs
     let (one, other) = (policy.of(&reader("sub-0", Version::V12)), policy.of(&reader("sub-1", Version::V12)));
     assert_ne!(one.key, other.key);
     assert_eq!(common.policy(&message("other", "")), Policy { when_full: WhenFull::DropOldest, key: None });
+}
+
+#[tokio::test]
+async fn a_frame_is_compressed_once_for_all_who_are_sent_it_so() {
+    let (script, link) = scripted();
+    let hub = hub();
+    let compressed = || Arc::new(Outbox::new(Arc::new(Settings::default()), Arc::default()).compressed());
+    let same = || reader("0", Version::V12);
+    let first = join_with(&hub, &link, "a", same(), compressed()).await;
+    let second = join_with(&hub, &link, "a", same(), compressed()).await;
+    let other = join_with(&hub, &link, "a", reader("1", Version::V12), compressed()).await;
+    let plain = join(&hub, &link, "a", same()).await;
+    script.subscriber().deliver(&message("a", "hello"));
+
+    let shared = |joined: &Joined| items(&joined.outbox).0.remove(0).compressed;
+    let made = |joined: &Joined, new| shared(joined).unwrap().get_or_make(|| Some(Bytes::from_static(new)));
+    assert_eq!(made(&first, b"made").unwrap(), "made");
+    assert_eq!(made(&second, b"made again").unwrap(), "made");
+    assert_eq!(made(&other, b"made for another id").unwrap(), "made for another id");
+    assert!(shared(&plain).is_none());
 }

@@ -31,7 +31,13 @@ impl Connection {
             }
             (Action::Deliver(deliver), _) => self.deliver(&deliver),
             (Action::Heartbeat, _) => {
-                self.send(Item { frame: Bytes::from_static(HEARTBEAT), command: None, text: true, settle: None });
+                self.send(Item {
+                    frame: Bytes::from_static(HEARTBEAT),
+                    command: None,
+                    text: true,
+                    settle: None,
+                    compressed: None,
+                });
             }
             (Action::Close(code, reason), _) => self.closing = Some((code, reason)),
             (Action::PublishWill(will), _) => self.will = Some(will),

@@ -69,7 +69,7 @@ impl Connection {
                 Poll::Ready(Ok(())) => {}
                 unfinished => break unfinished,
             }
-            let Some(Item { frame, command, text, settle }) = self.writing.batch.pop_front() else {
+            let Some(Item { frame, command, text, settle, .. }) = self.writing.batch.pop_front() else {
                 break Poll::Ready(Ok(()));
             };
             if let Some(command) = command {
