@@ -111,20 +111,30 @@ impl Raw {
 
     /// An open WebSocket.
     pub(crate) async fn upgraded(gateway: &Gateway) -> Self {
+        Self::upgraded_with(gateway, &[]).await.0
+    }
+
+    /// The same with some headers changed, and the answer.
+    pub(crate) async fn upgraded_with(gateway: &Gateway, changes: &[(&str, &str)]) -> (Self, Answer) {
         let mut raw = Self::tcp(gateway).await;
-        raw.write(request("GET /ws HTTP/1.1", &[])).await;
+        raw.write(request("GET /ws HTTP/1.1", changes)).await;
         let answer = raw.answer().await;
         assert_eq!(answer.status, 101, "{answer:?}");
-        raw
+        (raw, answer)
     }
 
     /// A session.
     pub(crate) async fn connected(gateway: &Gateway, name: &str) -> Self {
         let mut raw = Self::upgraded(gateway).await;
-        raw.text(wire(connect_frame(name, ""))).await;
-        raw.expect("CONNECTED").await.with("version", name);
-        raw.version = Some(version(name));
+        raw.login(name).await;
         raw
+    }
+
+    /// Makes a session of an open WebSocket.
+    pub(crate) async fn login(&mut self, name: &str) {
+        self.text(wire(connect_frame(name, ""))).await;
+        self.expect("CONNECTED").await.with("version", name);
+        self.version = Some(version(name));
     }
 
     /// Writes bytes as they are.
@@ -189,20 +199,27 @@ impl Raw {
         self.next_frame("a frame").await
     }
 
-    /// The next STOMP frame, however fragmented.
-    async fn next_frame(&mut self, command: &str) -> Received {
-        let (mut first, mut payload) = self.expect_next(command).await;
-        let is_text = match first & 0x0f {
-            1 => true,
-            2 => false,
-            _ => panic!("{command}, not a frame that begins with {first:#x}: {payload:?}"),
-        };
+    /// The next message whole, however fragmented: its first byte and its payload.
+    pub(crate) async fn message(&mut self, awaited: &str) -> (u8, Vec<u8>) {
+        let (begun, mut payload) = self.expect_next(awaited).await;
+        let mut first = begun;
         while first & FIN == 0 {
             let next = self.expect_next("a fragment").await;
             assert_eq!(next.0 & 0x7f, 0, "a continuation");
             first = next.0;
             payload.extend_from_slice(&next.1);
         }
+        (begun | FIN, payload)
+    }
+
+    /// The next STOMP frame, however fragmented.
+    async fn next_frame(&mut self, command: &str) -> Received {
+        let (first, payload) = self.message(command).await;
+        let is_text = match first & 0x0f {
+            1 => true,
+            2 => false,
+            _ => panic!("{command}, not a frame that begins with {first:#x}: {payload:?}"),
+        };
         Received::read(payload, is_text, self.version).expect("a frame, not a heart-beat")
     }
 
