@@ -49,7 +49,12 @@ const ROOMS: &[(&str, Option<&[&str]>)] = &[
 ];
 
 /// What must not be named outside of these folders.
-const AT_HOME: &[(&str, &str)] = &[("lapin", "broker/amqp"), ("rumqttc", "broker/mqtt"), ("rumqttc_v4", "broker/mqtt")];
+const AT_HOME: &[(&str, &str)] = &[
+    ("lapin", "broker/amqp"),
+    ("rumqttc", "broker/mqtt"),
+    ("rumqttc_v4", "broker/mqtt"),
+    ("flate2", "server/deflate"),
+];
 
 /// What must not be named in the rooms that do no IO and read no clock.
 const OUTSIDE: &[&str] = &["tokio", "tracing", "Instant::now", "SystemTime"];

@@ -126,6 +126,13 @@ impl Refusal {
         Self::new("invalid-utf8", CloseCode::NOT_UTF8, "Text message is not UTF-8", detail)
     }
 
+    /// A compressed message of the WebSocket that cannot be inflated (RFC 7692 §6.2).
+    pub fn not_deflate() -> Self {
+        let detail = "A WebSocket message with RSV1 must be DEFLATE data that refers to nothing before it: \
+                      client_no_context_takeover was agreed on.";
+        Self::new("invalid-deflate", CloseCode::NOT_UTF8, "Compressed message is not DEFLATE data", detail)
+    }
+
     /// Anything else against RFC 6455. `what` says what it was.
     pub fn websocket_protocol(what: &str) -> Self {
         Self::new("websocket-protocol", CloseCode::PROTOCOL, "WebSocket protocol error", format!("{what}."))

@@ -29,7 +29,7 @@ pub use handler::{Call, Meter};
 pub use holdings::Holdings;
 pub use settings::Settings;
 pub use traffic::Run;
-use traffic::Traffic;
+use traffic::{Deflated, Traffic};
 
 /// The type of what [`Metrics::render`] returns.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -59,6 +59,7 @@ pub struct Metrics {
     overruns: [IntCounter; Overrun::NAMES.len()],
     dropped: [IntCounter; Dropped::NAMES.len()],
     headers_left_out: IntCounter,
+    deflated: Deflated,
     subscriptions: [IntGauge; 2],
     unacknowledged: IntGauge,
     handler_calls: IntCounterVec,
@@ -258,6 +259,7 @@ impl Metrics {
                 "stompgate_headers_left_out_total",
                 "Headers that a reader's version of STOMP cannot express.",
             ),
+            deflated: Deflated::new(&families),
             subscriptions: families.gauges(
                 "stompgate_subscriptions",
                 "Open subscriptions: those that share what the gateway reads, and those with a broker's queue of their own.",
@@ -358,6 +360,11 @@ impl Metrics {
     /// So many messages were not delivered to one client.
     pub fn dropped(&self, reason: Dropped, messages: u64) {
         self.dropped[reason as usize].inc_by(messages);
+    }
+
+    /// A frame was sent compressed.
+    pub fn deflated(&self, plain: usize, sent: usize) {
+        self.deflated.count(plain, sent);
     }
 
     /// So many headers of a message could not be expressed.

@@ -32,8 +32,11 @@ fn each_event_moves_its_own_counter() {
     metrics.overrun(Overrun::Conflate);
     metrics.dropped(Dropped::TooLarge, 3);
     metrics.headers_left_out(2);
+    metrics.deflated(1000, 300);
     for (series, expected) in [
         ("stompgate_handshakes_total{outcome=\"timed-out\"}", 1.0),
+        ("stompgate_deflate_plain_bytes_total", 1000.0),
+        ("stompgate_deflate_sent_bytes_total", 300.0),
         ("stompgate_handshakes_total{outcome=\"upgraded\"}", 0.0),
         ("stompgate_connects_total{outcome=\"refused\"}", 1.0),
         ("stompgate_authentications_total{outcome=\"failed\"}", 1.0),

@@ -1,7 +1,8 @@
-//! Frames and their bytes, by command.
+//! Frames and their bytes, by command, and what compression made of them.
 
 use prometheus::{IntCounter, IntCounterVec};
 
+use super::Families;
 use crate::stomp::Command;
 
 /// Frames of one direction.
@@ -34,6 +35,28 @@ impl Traffic {
         let place = place(command);
         self.frames[place].inc_by(frames);
         self.bytes[place].inc_by(bytes as u64);
+    }
+}
+
+/// Frames that were sent compressed.
+#[derive(Debug)]
+pub(super) struct Deflated {
+    plain: IntCounter,
+    sent: IntCounter,
+}
+
+impl Deflated {
+    pub(super) fn new(families: &Families) -> Self {
+        let help = "Bytes of the frames that were sent compressed";
+        Deflated {
+            plain: families.counter("stompgate_deflate_plain_bytes_total", &format!("{help}, before that.")),
+            sent: families.counter("stompgate_deflate_sent_bytes_total", &format!("{help}, as they were sent.")),
+        }
+    }
+
+    pub(super) fn count(&self, plain: usize, sent: usize) {
+        self.plain.inc_by(plain as u64);
+        self.sent.inc_by(sent as u64);
     }
 }
 

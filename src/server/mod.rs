@@ -4,6 +4,7 @@ pub mod admin;
 mod chained;
 mod connection;
 mod consumers;
+mod deflate;
 mod drain;
 mod frames;
 mod live;
@@ -40,6 +41,8 @@ use crate::metrics::{Handshake, Metrics};
 use crate::telemetry::Log;
 
 use connection::Connection;
+use deflate::Agreed;
+pub use deflate::Settings as Deflate;
 pub use live::Live;
 use registry::{Registration, Registry};
 pub use settings::{Settings, Tls};
@@ -258,8 +261,8 @@ fn websocket_or_not(
     permit: &std::sync::Mutex<Option<OwnedSemaphorePermit>>,
 ) -> websocket::Answer {
     let (parts, body) = request.into_parts();
-    let answer = match websocket::answer(&parts, &live.server) {
-        Ok(answer) => answer,
+    let (answer, agreed) = match websocket::answer(&parts, &live.server) {
+        Ok(answered) => answered,
         Err(answer) => {
             services.metrics.handshake(Handshake::Refused);
             debug!(%peer, status = answer.status().as_u16(), path = parts.uri.path(), "no WebSocket");
@@ -270,7 +273,7 @@ fn websocket_or_not(
     if let Some(permit) = taken {
         let request = hyper::Request::from_parts(parts, body);
         // A task of its own: the one that served HTTP would keep its buffers for as long as the client stays.
-        tokio::spawn(upgrade(Arc::clone(services), Arc::clone(live), peer, request, permit));
+        tokio::spawn(upgrade(Arc::clone(services), Arc::clone(live), peer, request, agreed, permit));
     }
     answer
 }
@@ -280,6 +283,7 @@ async fn upgrade(
     live: Arc<Live>,
     peer: SocketAddr,
     request: hyper::Request<Incoming>,
+    agreed: Option<Agreed>,
     permit: OwnedSemaphorePermit,
 ) {
     let (stream, early) = match hyper::upgrade::on(request).await.map(Upgraded::downcast::<TokioIo<Stream>>) {
@@ -288,9 +292,10 @@ async fn upgrade(
         Err(error) => return debug!(%peer, %error, "upgrade failed"),
     };
     services.metrics.handshake(Handshake::Upgraded);
-    let socket = Socket::new(stream, &early, live.websocket_config()).await;
+    let compression = agreed.map(|agreed| (agreed, &live.server.deflate));
+    let socket = Socket::new(stream, &early, live.websocket_config(), compression).await;
     drop(early);
-    let (client, refused) = admit(&services, &live, peer, permit);
+    let (client, refused) = admit(&services, &live, peer, agreed.is_some(), permit);
     // Boxed by a function of its own, so that what only the upgrade needs is not kept beside the client.
     tokio::spawn(run(Box::new(Connection::new(services, live, client, socket)), refused));
 }
@@ -299,9 +304,11 @@ fn admit(
     services: &Arc<Services>,
     live: &Live,
     peer: SocketAddr,
+    is_compressed: bool,
     permit: OwnedSemaphorePermit,
 ) -> (Client, Option<Refusal>) {
-    let outbox = Arc::new(Outbox::new(Arc::clone(&live.outbox), Arc::clone(&services.metrics)));
+    let outbox = Outbox::new(Arc::clone(&live.outbox), Arc::clone(&services.metrics));
+    let outbox = Arc::new(if is_compressed { outbox.compressed() } else { outbox });
     let (registration, refused) = services.registry.register(peer, Arc::clone(&outbox));
     let id = Text::from(format!("{}-{}", services.node, registration.number()));
     (Client { id, peer, outbox, registration, permit }, refused)

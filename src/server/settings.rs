@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::Deflate;
 use crate::settings::Faults;
 
 /// `[server]`: the port, the handshake and the sockets.
@@ -51,6 +52,8 @@ pub struct Settings {
     pub read_buffer: usize,
     /// Bytes that are gathered before they are written to the socket. Default 16 KiB.
     pub write_buffer: usize,
+    /// `[server.deflate]`: compression of messages, for clients that offer it.
+    pub deflate: Deflate,
     /// `[server.tls]`: with both files set, the port speaks `wss`.
     pub tls: Tls,
 }
@@ -86,6 +89,7 @@ impl Default for Settings {
             allowed_hosts: Vec::new(),
             read_buffer: 2 * 1024,
             write_buffer: 16 * 1024,
+            deflate: Deflate::default(),
             tls: Tls::default(),
         }
     }
@@ -131,6 +135,7 @@ impl Settings {
             let expected = "expected gateway.example.com or *.example.com, with or without :port";
             faults.demand(is_host(host), "server.allowed_hosts", format!("has {host:?}; {expected}"));
         }
+        faults.join(self.deflate.check());
         faults.join(self.tls.check());
         faults.into_result()
     }

@@ -13,7 +13,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Utf8Bytes};
 
+use super::deflate::{Agreed, Deflater, Inflater, Settings};
 use super::stream::Stream;
+use crate::hub::outbox::Compressed;
 use crate::message::CloseCode;
 
 /// Larger messages are sent in fragments of this many bytes: tungstenite's write buffer keeps the size of the most that
@@ -30,8 +32,18 @@ pub(super) struct Socket {
     websocket: Option<WebSocketStream<Stream>>,
     config: WebSocketConfig,
     is_flushed: bool,
-    /// What is left of the message that is being written, and how its next fragment is marked.
-    unsent: Option<(Bytes, Data)>,
+    /// How messages are compressed, where the client agreed to it.
+    deflater: Option<Deflater>,
+    unsent: Option<Unsent>,
+}
+
+/// What is left of the message that is being written.
+struct Unsent {
+    message: Bytes,
+    /// How its next fragment is marked.
+    kind: Data,
+    /// It begins a compressed message (RFC 7692 §6).
+    rsv1: bool,
 }
 
 impl Socket {
@@ -39,11 +51,18 @@ impl Socket {
     ///
     /// The write buffer has room for `config.write_buffer_size` bytes, one fragment and a few Pongs. There must be an end:
     /// a client that sends Pings and reads nothing would fill it with Pongs.
-    pub(super) async fn new(mut stream: Stream, early: &[u8], config: WebSocketConfig) -> Self {
+    pub(super) async fn new(
+        mut stream: Stream,
+        early: &[u8],
+        config: WebSocketConfig,
+        compression: Option<(Agreed, &Settings)>,
+    ) -> Self {
         let config = config.max_write_buffer_size(config.write_buffer_size + FRAGMENT + PONGS);
-        stream.begin_frames(early);
-        let websocket = WebSocketStream::from_partially_read(stream, early.to_vec(), Role::Server, Some(config)).await;
-        Socket { websocket: Some(websocket), config, is_flushed: true, unsent: None }
+        let inflater = compression.map(|_| Inflater::new(config.max_message_size.unwrap_or(usize::MAX)));
+        let deflater = compression.map(|(agreed, settings)| Deflater::new(agreed, settings));
+        let early = stream.begin_frames(early.to_vec(), inflater);
+        let websocket = WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await;
+        Socket { websocket: Some(websocket), config, is_flushed: true, deflater, unsent: None }
     }
 
     /// The next message of any kind. `None` when the WebSocket has been closed.
@@ -57,29 +76,37 @@ impl Socket {
         polled
     }
 
-    /// Begins a message. The one before must have been fed whole.
-    pub(super) fn begin(&mut self, message: Bytes, text: bool) {
-        self.unsent = Some((message, if text { Data::Text } else { Data::Binary }));
+    /// Begins a message, compressed where that was agreed on and pays; says how many bytes it has then. The one before
+    /// must have been fed whole.
+    pub(super) fn begin(&mut self, message: Bytes, text: bool, shared: Option<&Compressed>) -> Option<usize> {
+        let deflated = self.deflater.and_then(|deflater| deflater.deflate(&message, shared));
+        let length = deflated.as_ref().map(Bytes::len);
+        let kind = if text { Data::Text } else { Data::Binary };
+        self.unsent = Some(Unsent { rsv1: deflated.is_some(), message: deflated.unwrap_or(message), kind });
+        length
     }
 
     /// Puts the message that was begun into the write buffer, fragment by fragment, as fast as the client takes them.
     pub(super) fn poll_feed(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        while let Some((message, kind)) = self.unsent.take() {
+        while let Some(Unsent { message, kind, rsv1 }) = self.unsent.take() {
             let length = message.len().min(FRAGMENT);
             let is_last = length == message.len();
-            let fragment = Frame::message(message.slice(..length), OpCode::Data(kind), is_last);
+            let mut fragment = Frame::message(message.slice(..length), OpCode::Data(kind), is_last);
+            fragment.header_mut().rsv1 = rsv1;
             let ready = Pin::new(self.websocket()).poll_ready(context);
             let sent = ready.map(|ready| ready.and_then(|()| self.start_send(Message::Frame(fragment))));
             match sent {
                 Poll::Ready(Ok(())) if is_last => {}
-                Poll::Ready(Ok(())) => self.unsent = Some((message.slice(length..), Data::Continue)),
+                Poll::Ready(Ok(())) => {
+                    self.unsent = Some(Unsent { message: message.slice(length..), kind: Data::Continue, rsv1: false });
+                }
                 Poll::Ready(Err(Error::WriteBufferFull(_))) => {
-                    self.unsent = Some((message, kind));
+                    self.unsent = Some(Unsent { message, kind, rsv1 });
                     ready!(self.poll_flush(context))?;
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => {
-                    self.unsent = Some((message, kind));
+                    self.unsent = Some(Unsent { message, kind, rsv1 });
                     return Poll::Pending;
                 }
             }
@@ -122,7 +149,7 @@ impl Socket {
             has_closed |= message.is_close();
         }
         let stream = self.stream();
-        stream.lift_budget();
+        stream.drain();
         let _ = stream.shutdown().await;
         let mut ignored = [0; 1024];
         while !has_closed && stream.read(&mut ignored).await.is_ok_and(|read| read > 0) {}

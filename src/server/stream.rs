@@ -8,7 +8,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::deflate::Inflater;
 use super::frames::Frames;
+
+/// Bytes that are read at a time where they are inflated.
+const RAW: usize = 2 * 1024;
 
 /// One client's stream.
 ///
@@ -21,6 +25,8 @@ pub(super) struct Stream {
     received: u64,
     sent: u64,
     frames: Frames,
+    /// Where compression was agreed on: between the bytes that come and those that are read.
+    inflater: Option<Box<Inflater>>,
 }
 
 #[derive(Debug)]
@@ -33,6 +39,12 @@ impl Stream {
     /// Lets at most `bytes` more bytes through.
     pub(super) fn set_budget(&mut self, bytes: usize) {
         self.budget = Some(bytes);
+    }
+
+    /// From here on nothing is read but to be thrown away: all of it, and as it comes.
+    pub(super) fn drain(&mut self) {
+        self.lift_budget();
+        self.inflater = None;
     }
 
     /// Lets everything through.
@@ -50,15 +62,53 @@ impl Stream {
         self.sent
     }
 
-    /// From here on it is frames that are read; `early` is what of them came with the handshake.
-    pub(super) fn begin_frames(&mut self, early: &[u8]) {
+    /// From here on it is frames that are read; `early` is what of them came with the handshake. Returns what of that is
+    /// to be read before all else.
+    pub(super) fn begin_frames(&mut self, early: Vec<u8>, inflater: Option<Inflater>) -> Vec<u8> {
         self.frames = Frames::default();
-        self.note_read(early);
+        self.inflater = inflater.map(Box::new);
+        self.received += early.len() as u64;
+        if let Some(inflater) = &mut self.inflater {
+            inflater.push(&early);
+            return Vec::new();
+        }
+        self.frames.read(&early);
+        early
     }
 
-    fn note_read(&mut self, bytes: &[u8]) {
-        self.received += bytes.len() as u64;
-        self.frames.read(bytes);
+    /// Reads what comes, as it comes.
+    fn poll_raw(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(match &mut self.transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        })?;
+        let read = buffer.filled().len() - before;
+        self.received += read as u64;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads what comes of what comes, once it has been inflated.
+    fn poll_inflated(
+        &mut self,
+        inflater: &mut Inflater,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let read = inflater.read(buffer.initialize_unfilled()).map_err(io::Error::other)?;
+            if read > 0 {
+                buffer.advance(read);
+                return Poll::Ready(Ok(()));
+            }
+            let mut raw = [0; RAW];
+            let mut raw = ReadBuf::new(&mut raw);
+            ready!(self.poll_raw(context, &mut raw))?;
+            if raw.filled().is_empty() {
+                return Poll::Ready(Ok(())); // the end
+            }
+            inflater.push(raw.filled());
+        }
     }
 
     /// Whether a frame came that was larger than `buffer` bytes, and no part of any frame waits to be completed.
@@ -79,19 +129,19 @@ impl Stream {
 
 impl From<TcpStream> for Stream {
     fn from(stream: TcpStream) -> Self {
-        Stream { transport: Transport::Plain(stream), budget: None, received: 0, sent: 0, frames: Frames::default() }
+        Transport::Plain(stream).into()
     }
 }
 
 impl From<TlsStream<TcpStream>> for Stream {
     fn from(stream: TlsStream<TcpStream>) -> Self {
-        Stream {
-            transport: Transport::Tls(Box::new(stream)),
-            budget: None,
-            received: 0,
-            sent: 0,
-            frames: Frames::default(),
-        }
+        Transport::Tls(Box::new(stream)).into()
+    }
+}
+
+impl From<Transport> for Stream {
+    fn from(transport: Transport) -> Self {
+        Stream { transport, budget: None, received: 0, sent: 0, frames: Frames::default(), inflater: None }
     }
 }
 
@@ -105,17 +155,21 @@ impl AsyncRead for Stream {
             return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
         }
         let before = buffer.filled().len();
-        ready!(match &mut self.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        })?;
-        let Stream { budget, .. } = &mut *self;
+        let polled = match self.inflater.take() {
+            None => self.poll_raw(context, buffer),
+            Some(mut inflater) => {
+                let polled = self.poll_inflated(&mut inflater, context, buffer);
+                self.inflater = Some(inflater);
+                polled
+            }
+        };
+        let Stream { budget, frames, .. } = &mut *self;
         let read = &buffer.filled()[before..];
         if let Some(budget) = budget {
             *budget = budget.saturating_sub(read.len());
         }
-        self.note_read(read);
-        Poll::Ready(Ok(()))
+        frames.read(read);
+        polled
     }
 }
 

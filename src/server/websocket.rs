@@ -7,22 +7,23 @@
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::header::{
-    ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::http::{HeaderName, request};
 use hyper::{Method, Response, StatusCode, Version as HttpVersion};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::Settings;
+use super::deflate::{Agreed, negotiate};
 use super::origin::{is_allowed_host, is_allowed_origin};
 use crate::stomp::Version;
 
 /// What an HTTP request is answered with.
 pub(super) type Answer = Response<Full<Bytes>>;
 
-/// Answers a request: `Ok` is a 101, and the connection becomes a WebSocket.
-pub(super) fn answer(request: &request::Parts, settings: &Settings) -> Result<Answer, Answer> {
+/// Answers a request: `Ok` is a 101, and the connection becomes a WebSocket, with compression if that was agreed on.
+pub(super) fn answer(request: &request::Parts, settings: &Settings) -> Result<(Answer, Option<Agreed>), Answer> {
     if request.uri.path() != settings.path {
         let path = &settings.path;
         return Err(refuse(
@@ -47,10 +48,14 @@ pub(super) fn answer(request: &request::Parts, settings: &Settings) -> Result<An
     answer = with(answer, UPGRADE, "websocket");
     answer = with(answer, CONNECTION, "Upgrade");
     answer = with(answer, SEC_WEBSOCKET_ACCEPT, &derive_accept_key(key));
-    Ok(match protocol {
-        Some(version) => with(answer, SEC_WEBSOCKET_PROTOCOL, version.subprotocol()),
-        None => answer,
-    })
+    if let Some(version) = protocol {
+        answer = with(answer, SEC_WEBSOCKET_PROTOCOL, version.subprotocol());
+    }
+    let agreed = settings.deflate.enabled.then(|| negotiate(&request.headers)).flatten();
+    if let Some(agreed) = agreed {
+        answer = with(answer, SEC_WEBSOCKET_EXTENSIONS, &agreed.answer());
+    }
+    Ok((answer, agreed))
 }
 
 fn check_host_and_origin(headers: &HeaderMap, settings: &Settings) -> Result<(), Answer> {

@@ -18,6 +18,7 @@ mod app_answers;
 mod app_http;
 mod bad_input;
 mod connect;
+mod deflate;
 mod durable;
 mod embedded;
 mod frames;

@@ -11,6 +11,7 @@ use crate::broker::Event as BrokerEvent;
 use crate::hub::outbox::Signal;
 use crate::message::{CloseCode, Delivery, Outcome, Refusal, Settlement};
 use crate::metrics::Overrun;
+use crate::server::deflate::Fault;
 use crate::server::operation::{Completed, Published};
 use crate::session::{Done, Input, SubscriptionKey, Ticket};
 
@@ -86,7 +87,8 @@ impl Connection {
                     "session.max_connect_bytes",
                 )
             }
-            WebSocketError::Capacity(_) => {
+            WebSocketError::Io(error) if Fault::of(error) == Some(Fault::Corrupt) => Refusal::not_deflate(),
+            error if is_too_large(error) => {
                 let limit = self.live.max_websocket_message();
                 let what = "The WebSocket message, in bytes,";
                 Refusal::too_large(what, limit, "session.max_body (plus session.max_header_bytes)")
@@ -132,6 +134,14 @@ impl Connection {
             return;
         }
         self.pass_on(key, delivery);
+    }
+}
+
+fn is_too_large(error: &WebSocketError) -> bool {
+    match error {
+        WebSocketError::Capacity(_) => true,
+        WebSocketError::Io(error) => Fault::of(error) == Some(Fault::TooLarge),
+        _ => false,
     }
 }
 

@@ -69,7 +69,7 @@ impl Connection {
                 Poll::Ready(Ok(())) => {}
                 unfinished => break unfinished,
             }
-            let Some(Item { frame, command, text, settle, .. }) = self.writing.batch.pop_front() else {
+            let Some(Item { frame, command, text, settle, compressed }) = self.writing.batch.pop_front() else {
                 break Poll::Ready(Ok(()));
             };
             if let Some(command) = command {
@@ -78,7 +78,10 @@ impl Connection {
             if let Some(ended) = run.add(command, frame.len()) {
                 self.services.metrics.sent(ended);
             }
-            self.socket.begin(frame, text);
+            let size = frame.len();
+            if let Some(deflated) = self.socket.begin(frame, text, compressed.as_ref()) {
+                self.services.metrics.deflated(size, deflated);
+            }
             self.writing.spoken = true;
             self.writing.settle.extend(settle);
         };
