@@ -238,14 +238,25 @@ async fn a_subscription_that_is_given_up_while_it_opens_leaves_no_reader_behind(
         let name = format!("{}/a", client.mark);
         channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await.unwrap().consumer_count()
     };
-    let source = Source::Queue(format!("{}/a", client.mark).into());
-    let mut opening = client.link.subscribe(Subscribe { source, prefetch: 10, arguments: Headers::new() });
-    // Not polled any more once the broker has a reader: so its answer has not been heard.
-    while readers().await == 0 {
-        assert!(opening.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let opening = async || {
+        let source = Source::Queue(format!("{}/a", client.mark).into());
+        let mut opening = client.link.subscribe(Subscribe { source, prefetch: 10, arguments: Headers::new() });
+        while readers().await == 0 {
+            if opening.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                return None;
+            }
+        }
+        Some(opening)
+    };
+    let gone = async || while readers().await > 0 {};
+    // Not polled any more once the broker has a reader: so its answer has not been heard. If it was heard before the reader
+    // was seen, that proves nothing, and is done once more.
+    let mut unheard = opening().await;
+    while unheard.is_none() {
+        timeout(PATIENCE, gone()).await.unwrap();
+        unheard = opening().await;
     }
-    drop(opening);
-    let gone = async { while readers().await > 0 {} };
-    timeout(PATIENCE, gone).await.unwrap();
+    drop(unheard);
+    timeout(PATIENCE, gone()).await.unwrap();
     client.read("/queue/a").await.take("for whoever is there").await;
 }
