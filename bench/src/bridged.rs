@@ -11,6 +11,8 @@ use crate::rabbitmq::RabbitMq;
 use crate::report::Report;
 
 const PLUGIN: &str = "Web STOMP plugin";
+/// Messages per second, to the smaller crowd.
+const FEWS_RATE: u32 = 50;
 
 /// Runs the scenario.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
@@ -30,22 +32,24 @@ async fn fan_out(gateway: &Gateway, plan: &Plan, subscribers: usize, report: &mu
     let mut floor = Crowd::of_floor(Server::floor()?, subscribers, &crowds[0].delivery()?).await?;
     floor.publish(1, Until::Messages(WARM_UP)).await?;
     crowds.push(floor);
-    let mut samples = [const { (Vec::new(), Vec::new()) }; 3];
+    let mut samples = [const { (Vec::new(), Vec::new(), Vec::new()) }; 3];
     for round in 0..plan.rounds {
         for turn in 0..crowds.len() {
             let turn = (turn + round) % crowds.len();
             let sample = crowds[turn].measure(1, Until::Elapsed(plan.round)).await?;
             samples[turn].0.push(sample.usage.server / sample.deliveries);
             samples[turn].1.push(sample.deliveries / sample.usage.seconds);
+            samples[turn].2.push(sample.usage.broker / sample.deliveries);
         }
     }
     for crowd in crowds {
         crowd.finish().await?;
     }
     let scenario = format!("fan-out in front of RabbitMQ, {subscribers} subscribers, window 1");
-    let [(bridged, rate), (plugin, plugins_rate), (floor, floors_rate)] = samples;
+    let [(bridged, rate, brokers), (plugin, plugins_rate, plugins), (floor, floors_rate, _)] = samples;
     let measures = ["CPU per delivery, gateway and RabbitMQ, µs", "deliveries/s"];
     report.add_beside(PLUGIN, &scenario, measures[0], bridged.clone(), &plugin);
+    report.add_beside(PLUGIN, &scenario, "of it RabbitMQ's, µs", brokers, &plugins);
     report.add_beside(PLUGIN, &scenario, measures[1], rate.clone(), &plugins_rate);
     report.add(&scenario, measures[0], bridged, &floor);
     report.add(&scenario, measures[1], rate, &floors_rate);
@@ -54,19 +58,20 @@ async fn fan_out(gateway: &Gateway, plan: &Plan, subscribers: usize, report: &mu
 
 async fn latency(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
     let servers = [gateway.start_before(RabbitMq::start()?)?, Server::plugin(RabbitMq::start()?)];
-    let (mut halves, mut tails) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    for round in 0..plan.rounds {
-        for turn in [round % 2, (round + 1) % 2] {
-            let (publisher, subscriber) = latency::join(&servers[turn]).await?;
-            let mut times = latency::measure(publisher, subscriber, plan.round).await?;
-            times.sort_unstable();
-            halves[turn].push(latency::percentile(&times, 50));
-            tails[turn].push(latency::percentile(&times, 99));
+    for (subscribers, rate) in [(1, RATE), (FEW, FEWS_RATE)] {
+        let (mut halves, mut tails) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        for round in 0..plan.rounds {
+            for turn in [round % 2, (round + 1) % 2] {
+                let (publisher, subscribers) = latency::join(&servers[turn], subscribers).await?;
+                let times = latency::measure(publisher, &subscribers, rate, plan.round).await?;
+                halves[turn].push(latency::percentile(&times, 50));
+                tails[turn].push(latency::percentile(&times, 99));
+            }
         }
+        let scenario = format!("latency in front of RabbitMQ, subscribers: {subscribers}, {rate}/s");
+        let ([half, plugins_half], [tail, plugins_tail]) = (halves, tails);
+        report.add_beside(PLUGIN, &scenario, "p50, µs", half, &plugins_half);
+        report.add_beside(PLUGIN, &scenario, "p99, µs", tail, &plugins_tail);
     }
-    let scenario = format!("latency in front of RabbitMQ, 1 subscriber, {RATE}/s");
-    let ([half, plugins_half], [tail, plugins_tail]) = (halves, tails);
-    report.add_beside(PLUGIN, &scenario, "p50, µs", half, &plugins_half);
-    report.add_beside(PLUGIN, &scenario, "p99, µs", tail, &plugins_tail);
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::rabbitmq::RabbitMq;
 pub struct Meter {
     start: Instant,
     server: Duration,
+    broker: Duration,
     own: Duration,
 }
 
@@ -22,8 +23,10 @@ pub struct Meter {
 pub struct Usage {
     /// Time on the clock.
     pub seconds: f64,
-    /// CPU time of the server, in microseconds.
+    /// CPU time of the server and of the broker behind it, in microseconds.
     pub server: f64,
+    /// That of the broker alone.
+    pub broker: f64,
     /// CPU time of this process, in hundredths of a core.
     pub own: f64,
 }
@@ -118,14 +121,16 @@ impl Server {
 
     /// Begins to count.
     pub fn meter(&self) -> io::Result<Meter> {
-        Ok(Meter { start: Instant::now(), server: self.cpu()?, own: cpu("self")? })
+        let (server, broker) = self.cpu()?;
+        Ok(Meter { start: Instant::now(), server, broker, own: cpu("self")? })
     }
 
-    /// CPU time since its start, with that of a broker behind it.
-    fn cpu(&self) -> io::Result<Duration> {
-        let broker = self.broker.as_ref().map(RabbitMq::process).filter(|process| *process != self.process);
-        let behind = broker.map_or(Ok(Duration::ZERO), |process| cpu(&process.to_string()))?;
-        Ok(cpu(&self.process.to_string())? + behind)
+    /// CPU time since its start, with that of a broker behind it, and that of the broker.
+    fn cpu(&self) -> io::Result<(Duration, Duration)> {
+        let broker = self.broker.as_ref().map(RabbitMq::process);
+        let brokers = broker.map_or(Ok(Duration::ZERO), |process| cpu(&process.to_string()))?;
+        let own = if broker == Some(self.process) { Duration::ZERO } else { cpu(&self.process.to_string())? };
+        Ok((own + brokers, brokers))
     }
 
     /// Memory now.
@@ -162,8 +167,14 @@ impl Meter {
     /// What was used since it began.
     pub fn read(&self, server: &Server) -> io::Result<Usage> {
         let seconds = self.start.elapsed().as_secs_f64();
-        let (server, own) = (server.cpu()?.saturating_sub(self.server), cpu("self")?.saturating_sub(self.own));
-        Ok(Usage { seconds, server: server.as_secs_f64() * 1e6, own: own.as_secs_f64() * 100.0 / seconds })
+        let ((server, broker), own) = (server.cpu()?, cpu("self")?);
+        let micros = |now: Duration, before| now.saturating_sub(before).as_secs_f64() * 1e6;
+        Ok(Usage {
+            seconds,
+            server: micros(server, self.server),
+            broker: micros(broker, self.broker),
+            own: micros(own, self.own) / 1e4 / seconds,
+        })
     }
 }
 
