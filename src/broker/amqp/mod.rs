@@ -39,6 +39,8 @@ mod exchanges;
 #[cfg(feature = "amqp")]
 mod isolation;
 #[cfg(feature = "amqp")]
+mod job;
+#[cfg(feature = "amqp")]
 mod ledger;
 #[cfg(feature = "amqp")]
 mod link;
@@ -58,6 +60,8 @@ mod shared;
 mod source;
 #[cfg(feature = "amqp")]
 mod topology;
+#[cfg(feature = "amqp")]
+mod turns;
 #[cfg(feature = "amqp")]
 mod users;
 #[cfg(feature = "amqp")]

@@ -12,12 +12,13 @@ use tokio::sync::{RwLock, mpsc, oneshot};
 use super::arguments::Arguments;
 use super::connection::Line;
 use super::errors::short;
+use super::job::Job;
 use super::names::{self, USER_EXCHANGE};
 use super::properties;
 use super::settings::Settings;
 use super::topology::{Place, Topology};
 use super::window::Window;
-use super::worker::{Job, Worker};
+use super::worker::Worker;
 use crate::broker::{BrokerError, Confirmation, Permit};
 use crate::message::{Destination, Message};
 

@@ -8,60 +8,37 @@
 //! What a message needs at the broker may have to be looked for or made first. Meanwhile only later messages of the same
 //! owner wait, and so they do when one owner has too many on their way, as before a queue that confirms nothing.
 
-use std::collections::{HashMap, VecDeque};
-use std::future::{Future, poll_fn};
+use std::future::{Future, pending, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use lapin::message::BasicReturnMessage;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::{BasicProperties, Channel, Error, ErrorKind};
-use tokio::sync::{RwLock, mpsc, oneshot};
+use lapin::{Channel, Error, ErrorKind};
+use tokio::sync::{RwLock, mpsc};
 use tracing::warn;
 
 use super::connection::Line;
 use super::errors::{NOT_FOUND, channel_error, culprit, told};
+use super::job::Job;
 use super::properties;
 use super::publisher::Envelope;
 use super::returns::{Fate, Returns};
 use super::topology::{Place, Topology, Warning};
-use super::window::Held;
-use crate::broker::{BrokerError, Permit};
+use super::turns::Turns;
+use crate::broker::BrokerError;
 use crate::message::Outcome;
 
 /// So many messages of one channel are on their way at a time.
 const WINDOW: usize = 512;
-/// So many of these are one owner's; its next ones go when half of them have arrived.
+/// So many of these are one owner's.
 const SHARE: usize = WINDOW / 2;
 /// For so many messages of one channel it is seen to at a time that what they need is there.
 const MAX_PREPARING: usize = 64;
 /// A message for which the broker ended the connection so often, with nothing else on its way, is refused.
 const DEADLY: u32 = 2;
-
-/// A message on its way.
-pub(super) struct Job {
-    sequence: u64,
-    owner: u64,
-    envelope: Envelope,
-    answer: oneshot::Sender<Result<Outcome, BrokerError>>,
-    _permit: Permit,
-    _held: Held,
-    /// It may be there already.
-    republished: bool,
-    /// It goes when nothing else is on its way on this channel.
-    alone: bool,
-    /// It was on its way when the broker ended the connection: it goes when nothing else is, on any channel.
-    suspect: bool,
-    /// How often the broker ended the connection while that was so.
-    deaths: u32,
-    /// Its queue or exchange was gone, and was made once more.
-    remade: bool,
-    /// For its sender, though it was taken.
-    warning: Option<Warning>,
-}
 
 type Prepared = (Job, Result<Option<Warning>, BrokerError>);
 
@@ -73,67 +50,9 @@ pub(super) struct Worker {
     flights: Arc<RwLock<()>>,
     frame_max: u32,
     jobs: mpsc::UnboundedReceiver<Job>,
-    /// To be published before all others, in order.
-    again: VecDeque<Job>,
+    turns: Turns,
     /// What is needed for these is looked for, or made.
     preparing: FuturesUnordered<Pin<Box<dyn Future<Output = Prepared> + Send>>>,
-    owners: HashMap<u64, Owner>,
-    next: u64,
-}
-
-/// Whose messages are on their way or wait for that.
-#[derive(Default)]
-struct Owner {
-    flying: usize,
-    preparing: usize,
-    waiting: VecDeque<Job>,
-}
-
-impl Job {
-    /// Not on its way yet.
-    pub(super) fn new(
-        owner: u64,
-        envelope: Envelope,
-        answer: oneshot::Sender<Result<Outcome, BrokerError>>,
-        permit: Permit,
-        held: Held,
-    ) -> Self {
-        Job {
-            sequence: 0,
-            owner,
-            envelope,
-            answer,
-            _permit: permit,
-            _held: held,
-            republished: false,
-            alone: false,
-            suspect: false,
-            deaths: 0,
-            remade: false,
-            warning: None,
-        }
-    }
-
-    fn answer(self, answer: Result<Outcome, BrokerError>) {
-        let _ = self.answer.send(answer); // the session may be gone
-    }
-
-    /// Its properties; what could be expressed once can be again.
-    fn properties(&self, frame_max: u32) -> BasicProperties {
-        let properties = properties::of_message(&self.envelope.message, frame_max).unwrap_or_default();
-        if self.republished { properties::republished(&properties) } else { properties }
-    }
-
-    fn is_addressed_as(&self, returned: &BasicReturnMessage) -> bool {
-        returned.delivery.exchange == self.envelope.exchange && returned.delivery.routing_key == self.envelope.key
-    }
-
-    /// Whether this is what was returned, or so like it that it makes no difference.
-    fn is(&self, returned: &BasicReturnMessage, frame_max: u32) -> bool {
-        self.is_addressed_as(returned)
-            && *returned.delivery.data == *self.envelope.message.body
-            && returned.delivery.properties == self.properties(frame_max)
-    }
 }
 
 impl Worker {
@@ -151,10 +70,8 @@ impl Worker {
             flights: Arc::clone(flights),
             frame_max,
             jobs,
-            again: VecDeque::new(),
+            turns: Turns::new(SHARE),
             preparing: FuturesUnordered::new(),
-            owners: HashMap::new(),
-            next: 0,
         }
     }
 
@@ -187,8 +104,7 @@ impl Worker {
     fn end(mut self) {
         let reason = self.line.connector().reason();
         self.jobs.close();
-        let waiting = self.owners.into_values().flat_map(|owner| owner.waiting);
-        for job in self.again.into_iter().chain(waiting) {
+        for job in self.turns.into_jobs() {
             job.answer(Err(reason.clone()));
         }
         while let Ok(job) = self.jobs.try_recv() {
@@ -223,7 +139,7 @@ impl Worker {
                 Some((job, prepared)) = self.preparing.next() => {
                     self.prepared(job, prepared);
                 }
-                job = next(&mut self.again, &mut self.jobs, idle), if room => {
+                job = next(&mut self.turns, &mut self.jobs, idle), if room => {
                     let job = job.ok_or(())?;
                     let is_alone = job.alone;
                     if let Some(job) = self.admit(job, frame_max) {
@@ -237,20 +153,10 @@ impl Worker {
     }
 
     /// A message that may go now, if it is this one's turn and all that it needs is there.
-    fn admit(&mut self, mut job: Job, frame_max: u32) -> Option<Job> {
-        if job.sequence == 0 {
-            self.next += 1;
-            job.sequence = self.next;
-        }
-        let owner = self.owner(job.owner);
-        // What goes again was there before all that waits.
-        let goes_first = job.alone || job.republished;
-        if !goes_first && (owner.preparing > 0 || owner.flying >= SHARE || !owner.waiting.is_empty()) {
-            owner.waiting.push_back(job);
-            return None;
-        }
+    fn admit(&mut self, job: Job, frame_max: u32) -> Option<Job> {
+        let mut job = self.turns.admit(job)?;
         if let Err(refused) = properties::check_size(&job.envelope.message, frame_max) {
-            self.release(job.owner);
+            self.turns.release(job.owner);
             job.answer(Err(refused));
             return None;
         }
@@ -259,7 +165,7 @@ impl Worker {
             job.warning = recalled.warning;
             return Some(self.goes(job));
         }
-        self.owner(job.owner).preparing += 1;
+        self.turns.prepares(job.owner);
         let topology = Arc::clone(&self.topology);
         self.preparing.push(Box::pin(async move {
             let prepared = topology.ensure(&place, &job.envelope.arguments).await;
@@ -269,23 +175,18 @@ impl Worker {
     }
 
     fn goes(&mut self, job: Job) -> Job {
-        self.owner(job.owner).flying += 1;
+        self.turns.flies(job.owner);
         job
     }
 
     /// What the message needs is there, or cannot be.
     fn prepared(&mut self, job: Job, prepared: Result<Option<Warning>, BrokerError>) {
         let owner = job.owner;
-        self.owner(owner).preparing -= 1;
         match prepared {
-            Ok(_) => {
-                let later = |other: &Job| other.owner == owner && other.sequence > job.sequence;
-                let at = self.again.iter().position(later).unwrap_or(self.again.len());
-                self.again.insert(at, job);
-            }
+            Ok(_) => self.turns.again(job),
             Err(refused) => job.answer(Err(refused)),
         }
-        self.release(owner);
+        self.turns.is_prepared(owner);
     }
 
     /// Messages are confirmed or have failed.
@@ -298,13 +199,11 @@ impl Worker {
     ) {
         let mut confirmed = Vec::with_capacity(landed.len());
         for (job, answer) in landed {
-            let owner = job.owner;
-            self.owner(owner).flying -= 1;
+            self.turns.landed(job.owner);
             match answer {
                 Ok(confirmation) => confirmed.push((job, confirmation)),
                 Err(error) => failed.push((job, error)),
             }
-            self.release(owner);
         }
         let frame_max = self.frame_max;
         for (job, fate) in returns.confirmed(confirmed, |job: &Job, returned| job.is(returned, frame_max)) {
@@ -315,23 +214,6 @@ impl Worker {
                 self.decided(job, fate);
             }
         }
-    }
-
-    /// Lets the owner's next messages go on, before all that come later, once there is room for a good number of them.
-    fn release(&mut self, key: u64) {
-        let owner = self.owner(key);
-        if owner.preparing > 0 || owner.flying > SHARE / 2 {
-            return;
-        }
-        let waiting = std::mem::take(&mut owner.waiting);
-        if owner.flying == 0 {
-            self.owners.remove(&key);
-        }
-        self.again.extend(waiting);
-    }
-
-    fn owner(&mut self, key: u64) -> &mut Owner {
-        self.owners.entry(key).or_default()
     }
 
     fn decided(&mut self, mut job: Job, fate: Fate) {
@@ -345,7 +227,7 @@ impl Worker {
                 Some(place @ (Place::Queue(_) | Place::ExistingQueue(_))) if !job.remade => {
                     job.remade = true;
                     self.topology.forget(&place);
-                    self.again.push_front(job);
+                    self.turns.again(job);
                 }
                 _ => job.answer(Ok(Outcome::UNROUTED)),
             },
@@ -357,14 +239,12 @@ impl Worker {
     }
 
     /// Keeps what was on its way when the channel broke, to be published again.
-    fn keep(&mut self, mut failed: Vec<(Job, Error)>, undecided: Vec<Job>) {
+    fn keep(&mut self, failed: Vec<(Job, Error)>, undecided: Vec<Job>) {
         let by_channel = failed.iter().any(|(_, error)| channel_error(error).is_some());
         let only_one = failed.len() == 1 && undecided.is_empty();
-        failed.sort_unstable_by_key(|(job, _)| job.sequence);
-        let mut again = Vec::with_capacity(failed.len() + undecided.len());
         for mut job in undecided {
             (job.republished, job.alone) = (true, by_channel);
-            again.push(job);
+            self.turns.again(job);
         }
         for (mut job, error) in failed {
             // A channel that was closed already has not sent it.
@@ -386,10 +266,8 @@ impl Worker {
             }
             job.republished |= was_sent;
             job.alone |= by_channel || job.suspect;
-            again.push(job);
+            self.turns.again(job);
         }
-        again.sort_unstable_by_key(|job| job.sequence);
-        again.into_iter().rev().for_each(|job| self.again.push_front(job));
     }
 
     /// The broker has closed the channel for this message.
@@ -398,7 +276,7 @@ impl Worker {
             self.topology.forget(place);
             if *place == Place::UserExchange && !job.remade {
                 job.remade = true;
-                self.again.push_front(job);
+                self.turns.again(job);
                 return;
             }
         }
@@ -411,12 +289,12 @@ impl Worker {
     }
 }
 
-/// The next message: first those that go again. One that goes alone waits until nothing else is on its way.
-async fn next(again: &mut VecDeque<Job>, jobs: &mut mpsc::UnboundedReceiver<Job>, idle: bool) -> Option<Job> {
-    match again.front() {
-        Some(job) if job.alone && !idle => std::future::pending().await,
-        Some(_) => again.pop_front(),
-        None => jobs.recv().await,
+/// The next message: first those that were there before.
+async fn next(turns: &mut Turns, jobs: &mut mpsc::UnboundedReceiver<Job>, idle: bool) -> Option<Job> {
+    match turns.next(idle) {
+        Poll::Ready(Some(job)) => Some(job),
+        Poll::Ready(None) => jobs.recv().await,
+        Poll::Pending => pending().await,
     }
 }
 
@@ -451,17 +329,18 @@ async fn fly(
         Some(properties) if !job.republished => properties,
         _ => job.properties(frame_max),
     };
-    let publishing = async {
-        let Envelope { exchange, key, message, .. } = &job.envelope;
+    let (_all, _one);
+    if job.suspect {
+        _all = flights.write().await;
+    } else {
+        _one = flights.read().await;
+    }
+    // At one place, as each place where it is awaited makes every message's future larger by all that publishing needs.
+    let confirmation = async {
+        let Envelope { exchange, key, message, .. } = &*job.envelope;
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         channel.basic_publish(exchange.clone(), key.clone(), options, &message.body, properties).await?.await
-    };
-    let confirmation = if job.suspect {
-        let _all = flights.write().await;
-        publishing.await
-    } else {
-        let _one = flights.read().await;
-        publishing.await
-    };
+    }
+    .await;
     (job, confirmation)
 }
