@@ -10,8 +10,8 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `mod` | what a client's task holds, its loop, and its way in and out of the session |
-//! | `wait` | the one place where it waits |
+//! | `mod` | what a client's task holds, and its way in and out of the session |
+//! | `wait` | its loop, and the one place where it waits |
 //! | `event` | what happened, as inputs of the session |
 //! | `clock` | what is due when |
 //! | `perform` | the session's actions, and how they ended |
@@ -32,6 +32,7 @@ mod wait;
 mod write;
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -82,7 +83,7 @@ pub(super) struct Connection {
     link: Option<Arc<dyn Link>>,
     memberships: Vec<(SubscriptionKey, Membership)>,
     consumers: Consumers,
-    /// Deliveries taken since the last write.
+    /// Deliveries and confirmations taken since the last write.
     gathered: usize,
     /// The consumers were not asked, for want of room in the outbox.
     held_back: bool,
@@ -179,15 +180,7 @@ impl Connection {
         if let Some(refusal) = refused {
             self.spanned(|this| this.input(Input::Refused(refusal)));
         }
-        loop {
-            let is_cut_short = self.spanned(Connection::advance);
-            if self.closing.is_some() || (self.session.is_ended() && self.actions.is_empty()) {
-                break;
-            }
-            if let Some(event) = self.next_event(is_cut_short).await {
-                self.spanned(|this| this.on_event(event));
-            }
-        }
+        poll_fn(|context| self.spanned(|this| this.poll(context))).await;
         // Boxed, as memory that only the end needs.
         let span = self.span.clone();
         Box::pin(self.finish()).instrument(span).await;

@@ -1,6 +1,5 @@
 //! The one place where a client's task waits, for everything at once.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -9,41 +8,47 @@ use futures_util::stream::Stream;
 use super::Connection;
 use super::event::Event;
 
-/// Deliveries of dedicated subscriptions that are gathered for one write.
-const DELIVERIES_AT_A_TIME: usize = 64;
+/// Deliveries of dedicated subscriptions, and confirmations, that are gathered for one write.
+const GATHERED_AT_A_TIME: usize = 64;
 
 impl Connection {
-    /// The next event; or `None`, after other tasks had their turn, if there is more to do without one.
-    pub(super) async fn next_event(&mut self, has_more: bool) -> Option<Event> {
-        let mut has_yielded = false;
-        poll_fn(|context| match self.spanned(|this| this.poll(context)) {
-            Poll::Ready(event) => Poll::Ready(Some(event)),
-            Poll::Pending if has_more && has_yielded => Poll::Ready(None),
-            Poll::Pending => {
-                if has_more {
-                    has_yielded = true;
-                    context.waker().wake_by_ref();
-                }
-                Poll::Pending
+    /// Does all there is to do, until the connection's end.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let is_cut_short = self.advance();
+            if self.closing.is_some() || (self.session.is_ended() && self.actions.is_empty()) {
+                return Poll::Ready(());
             }
-        })
-        .await
+            match self.poll_event(context) {
+                Poll::Ready(event) => {
+                    let span = self.span.id();
+                    self.on_event(event);
+                    if self.span.id() == span {
+                        continue;
+                    }
+                    context.waker().wake_by_ref(); // to go on in the new span
+                }
+                Poll::Pending if is_cut_short => context.waker().wake_by_ref(), // after other tasks had their turn
+                Poll::Pending => {}
+            }
+            return Poll::Pending;
+        }
     }
 
     /// Waits for whatever comes first. The order is what keeps one kind of event from starving another:
     ///
-    /// 1. After each batch of deliveries and after a few writes, the client and the clock have a turn, however much there
-    ///    is to send.
-    /// 2. Deliveries are gathered, a batch at most, before anything is written.
+    /// 1. After each batch of deliveries or confirmations and after a few writes, the client and the clock have a turn,
+    ///    however much there is to send.
+    /// 2. Deliveries and confirmations are gathered, a batch at most, before anything is written.
     /// 3. All that waits is written.
     /// 4. Then everything else.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+    fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         if std::mem::take(&mut self.inbound_first)
             && let Poll::Ready(event) = self.poll_inbound(context)
         {
             return Poll::Ready(event);
         }
-        if let Poll::Ready(event) = self.poll_consumers(context) {
+        if let Poll::Ready(event) = self.poll_gathered(context) {
             return Poll::Ready(event);
         }
         if let Poll::Ready(event) = self.poll_outbound(context) {
@@ -61,12 +66,6 @@ impl Connection {
             self.interception = None;
             return Poll::Ready(Event::Intercepted(intercepted));
         }
-        if !self.confirmations.is_empty()
-            && let Poll::Ready(Some(confirmed)) = Pin::new(&mut self.confirmations).poll_next(context)
-        {
-            let (ticket, published, result) = confirmed;
-            return Poll::Ready(Event::Confirmed(ticket, published, result));
-        }
         if let Poll::Ready((ticket, published, result)) = self.calls.poll_next(context) {
             return Poll::Ready(Event::Answered(ticket, published, result));
         }
@@ -83,22 +82,38 @@ impl Connection {
         self.poll_timer(context)
     }
 
-    /// Deliveries are gathered, so that they leave in one write, but not for so long that the first one waits for many.
-    fn poll_consumers(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+    /// What is sent to the client is gathered, so that it leaves in one write, but not for so long that the first of it
+    /// waits for many.
+    fn poll_gathered(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        if self.gathered < GATHERED_AT_A_TIME
+            && let Poll::Ready(event) = self.poll_sources(context)
+        {
+            self.gathered += 1;
+            return Poll::Ready(event);
+        }
+        if std::mem::take(&mut self.gathered) == GATHERED_AT_A_TIME {
+            self.inbound_first = true;
+            context.waker().wake_by_ref(); // there may be more, and nobody else says so
+        }
+        Poll::Pending
+    }
+
+    /// Where that comes from: confirmations, and dedicated subscriptions while there is room for their deliveries.
+    fn poll_sources(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        if !self.confirmations.is_empty()
+            && let Poll::Ready(Some(confirmed)) = Pin::new(&mut self.confirmations).poll_next(context)
+        {
+            let (ticket, published, result) = confirmed;
+            return Poll::Ready(Event::Confirmed(ticket, published, result));
+        }
         if self.consumers.is_empty() || self.interception.is_some() {
             return Poll::Pending;
         }
         self.held_back = !self.outbox.has_room();
-        if self.gathered < DELIVERIES_AT_A_TIME
-            && !self.held_back
+        if !self.held_back
             && let Poll::Ready((key, event)) = self.consumers.poll_next(context)
         {
-            self.gathered += 1;
             return Poll::Ready(Event::Consumer(key, event));
-        }
-        if std::mem::take(&mut self.gathered) == DELIVERIES_AT_A_TIME {
-            self.inbound_first = true;
-            context.waker().wake_by_ref(); // there may be more, and nobody else says so
         }
         Poll::Pending
     }
