@@ -16,6 +16,7 @@ mod support;
 
 mod account;
 mod accounting;
+mod cluster;
 mod innocents;
 mod outages;
 mod refusals;

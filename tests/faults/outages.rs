@@ -7,6 +7,7 @@ use stompgate::broker::LinkState;
 use stompgate::gateway::Gateway;
 
 use crate::proxy::{Cut, Proxy};
+use crate::rabbitmq::RabbitMq;
 use crate::support::{Client, Received, soon, until as eventually};
 use crate::{
     PATIENCE, ack, behind_a_proxy, connect_all, gateway_at, node, rabbitmq, send_until_routed, until, uri, uri_as,
@@ -183,6 +184,35 @@ async fn a_broker_that_does_not_know_us_yet_is_waited_for() {
     wait_and_heal(&gateway, "not-known", admit).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_expects_another_password_is_waited_for() {
+    let node = rabbitmq::shared().await;
+    node.control(&["add_user", "mistaken", "another"]).await;
+    node.control(&["set_permissions", "mistaken", ".*", ".*", ".*"]).await;
+    let gateway = gateway_at(uri_as("mistaken:secret", node.port), |_| {});
+    let correct = async {
+        eventually("an attempt", || node.log().contains("user 'mistaken'")).await;
+        assert_eq!(*gateway.broker_state().borrow(), LinkState::Recovering);
+        node.control(&["change_password", "mistaken", "secret"]).await;
+    };
+    wait_and_heal(&gateway, "mistaken", correct).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_takes_no_more_connections_is_waited_for() {
+    let node = rabbitmq::shared().await;
+    node.control(&["add_vhost", "crowded"]).await;
+    node.control(&["set_permissions", "-p", "crowded", "guest", ".*", ".*", ".*"]).await;
+    node.control(&["set_vhost_limits", "-p", "crowded", r#"{"max-connections": 0}"#]).await;
+    let gateway = gateway_at(node.uri_of("crowded"), |_| {});
+    let make_room = async {
+        eventually("an attempt", || node.log().contains("connection limit")).await;
+        assert_eq!(*gateway.broker_state().borrow(), LinkState::Recovering);
+        node.control(&["clear_vhost_limits", "-p", "crowded"]).await;
+    };
+    wait_and_heal(&gateway, "crowded", make_room).await;
+}
+
 /// Clients are let in and wait; then the broker takes us, and all is well.
 async fn wait_and_heal(gateway: &Gateway, name: &str, heal: impl Future<Output = ()>) {
     let [mut reader, mut sender] = connect_all(gateway).await;
@@ -196,10 +226,15 @@ async fn wait_and_heal(gateway: &Gateway, name: &str, heal: impl Future<Output =
     reader.expect("MESSAGE").await.saying("news").without("gap");
 }
 
-/// The alarm that a broker raises when it has too little memory.
+/// The alarms that a broker raises when it has too little memory, or too little room on its disk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocked_broker_holds_senders_and_nobody_else() {
     let node = node().await;
+    holds_senders(&node, ["set_vm_memory_high_watermark", "0.0000001"], ["set_vm_memory_high_watermark", "0.4"]).await;
+    holds_senders(&node, ["set_disk_free_limit", "1000000GB"], ["set_disk_free_limit", "1MB"]).await;
+}
+
+async fn holds_senders(node: &RabbitMq, raise: [&str; 2], lower: [&str; 2]) {
     let proxy = Proxy::before(node.port);
     let gateway = gateway_at(uri(proxy.port()), |config| config.broker.amqp.heartbeat = Duration::from_secs(1));
     until(&gateway, LinkState::Up).await;
@@ -209,7 +244,7 @@ async fn a_blocked_broker_holds_senders_and_nobody_else() {
         sender.does(&format!("SEND\ndestination:/queue/blocked\n\n{body}")).await;
     }
     let connections = proxy.accepted();
-    node.control(&["set_vm_memory_high_watermark", "0.0000001"]).await;
+    node.control(&raise).await;
     let receipt = sender.asks("SEND\ndestination:/topic/blocked\n\nnews").await;
     until(&gateway, LinkState::Blocked).await;
     let late = waiting.asks("SEND\ndestination:/queue/blocked\n\n4").await;
@@ -222,11 +257,12 @@ async fn a_blocked_broker_holds_senders_and_nobody_else() {
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(proxy.accepted(), connections, "a connection was lost");
     assert_eq!(*gateway.broker_state().borrow(), LinkState::Blocked);
-    node.control(&["set_vm_memory_high_watermark", "0.4"]).await;
+    node.control(&lower).await;
     until(&gateway, LinkState::Up).await;
     sender.expect("RECEIPT").await.with("receipt-id", &receipt).without("routed");
     waiting.expect("RECEIPT").await.with("receipt-id", &late).without("routed");
-    worker.expect("MESSAGE").await.saying("4").without("redelivered");
+    let last = worker.expect("MESSAGE").await.saying("4").without("redelivered");
+    ack(&mut worker, &last).await.without("settled");
     listener.expect("MESSAGE").await.saying("news").without("gap");
     assert_eq!(proxy.accepted(), connections, "a connection was lost");
     soon("the end", gateway.shut_down()).await;

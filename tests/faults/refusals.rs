@@ -88,6 +88,32 @@ async fn what_the_broker_does_not_permit_costs_only_the_one_who_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_read_may_still_write() {
+    let node = rabbitmq::shared().await;
+    node.control(&["add_user", "writer", "secret"]).await;
+    node.control(&["set_permissions", "writer", ".*", ".*", "^$"]).await;
+    let proxy = Proxy::before(node.port);
+    let gateway = gateway_at(uri_as("writer:secret", proxy.port()), close_together);
+    until(&gateway, LinkState::Up).await;
+    let connections = proxy.accepted();
+    let [mut writer] = connect_all(&gateway).await;
+    for frame in [
+        "SUBSCRIBE\nid:0\ndestination:/topic/unread",
+        "SUBSCRIBE\nid:0\ndestination:/topic/unread\nack:client",
+        "SUBSCRIBE\nid:0\ndestination:/queue/unread",
+        "SUBSCRIBE\nid:0\ndestination:/exchange/amq.fanout/x",
+        "SUBSCRIBE\nid:0\ndestination:/user/queue/unread",
+        "SUBSCRIBE\nid:0\ndestination:/temp-queue/unread",
+    ] {
+        let error = refused(&gateway, frame).await;
+        assert!(error.get("message").contains("refused"), "{frame}: {error:?}");
+        writer.does("SEND\ndestination:/queue/unread\n\nx").await.without("routed");
+        writer.does("SEND\ndestination:/topic/unread\n\nx").await.with("routed", "false");
+    }
+    assert_eq!(proxy.accepted(), connections, "a connection was lost");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_exchange_that_is_missing_is_said_at_once_and_used_when_it_is_there() {
     let (gateway, _proxy) = behind_a_proxy(|config| config.broker.amqp.exchange = "faults.topics".to_owned()).await;
     for frame in [

@@ -57,12 +57,31 @@ impl RabbitMq {
 
     /// A node that is set up for something.
     pub(crate) async fn start_with(setup: &Setup) -> RabbitMq {
+        Self::make(setup, None).await
+    }
+
+    /// A node in one cluster with this one.
+    #[allow(dead_code, reason = "not every program that shares this file has a cluster")]
+    pub(crate) async fn join(&self) -> RabbitMq {
+        let node = Self::make(&Setup::default(), Some(self)).await;
+        node.control(&["stop_app"]).await;
+        node.control(&["join_cluster", &format!("{}@localhost", self.name)]).await;
+        node.control(&["start_app"]).await;
+        node
+    }
+
+    async fn make(setup: &Setup, beside: Option<&RabbitMq>) -> RabbitMq {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         assert!(Path::new(SERVER).exists(), "{SERVER} is missing; tests/run installs the package rabbitmq-server");
         let name = format!("stompgate-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let folder = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(&folder).unwrap();
-        let [port, distribution, epmd] = free_ports();
+        let [port, distribution, mut epmd] = free_ports();
+        if let Some(other) = beside {
+            // Nodes of one cluster find each other by the same epmd, and know each other by the same cookie.
+            epmd = other.internal_ports[1];
+            std::fs::copy(other.folder.join(".erlang.cookie"), folder.join(".erlang.cookie")).unwrap();
+        }
         let mut config = format!("listeners.tcp.1 = 127.0.0.1:{port}\nlog.file.level = warning\n");
         config.push_str(&setup.configuration);
         if !setup.definitions.is_empty() {
