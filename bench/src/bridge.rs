@@ -26,6 +26,12 @@ use crate::rabbitmq::RabbitMq;
 use crate::report::Report;
 use crate::wire;
 
+/// What the two halves are called.
+pub const SENDING: &str = "bridge, SEND with receipts";
+pub const READING: &str = "bridge, MESSAGE of a topic";
+/// What counts in both.
+pub const CPU: &str = "CPU per message, µs (floor: bare lapin)";
+
 /// The broker keeps the last message of this queue, so that it does not fill.
 const QUEUE: &str = "stompgate-bench";
 const TOPIC: &str = "bench.bridge";
@@ -73,7 +79,7 @@ async fn publishing(gateway: &Gateway, uri: &str, plan: &Plan, report: &mut Repo
             cpu[turn].push(used / messages);
         }
     }
-    add(report, "bridge, SEND with receipts", rate, cpu);
+    add(report, SENDING, rate, cpu);
     Ok(())
 }
 
@@ -125,13 +131,13 @@ async fn consuming(
             cpu[turn].push(used / messages as f64);
         }
     }
-    add(report, "bridge, MESSAGE of a topic", rate, cpu);
+    add(report, READING, rate, cpu);
     Ok(())
 }
 
 fn add(report: &mut Report, scenario: &str, rate: [Vec<f64>; 2], cpu: [Vec<f64>; 2]) {
     let ([rate, bare_rate], [cpu, bare_cpu]) = (rate, cpu);
-    report.add(scenario, "CPU per message, µs (floor: bare lapin)", cpu, &bare_cpu);
+    report.add(scenario, CPU, cpu, &bare_cpu);
     report.add(scenario, "messages/s (floor: bare lapin)", rate, &bare_rate);
 }
 

@@ -3,16 +3,17 @@
 
 use std::io;
 
-use crate::fan_out::{Crowd, FEW, Until, WARM_UP};
-use crate::latency::{self, RATE};
+use crate::fan_out::{self, Crowd, FEW, Until, WARM_UP};
+use crate::latency::{self, FEWS_RATE, RATE};
 use crate::plan::Plan;
 use crate::process::{Gateway, Server};
 use crate::rabbitmq::RabbitMq;
-use crate::report::Report;
+use crate::report::{PLUGIN, Report};
 
-const PLUGIN: &str = "Web STOMP plugin";
-/// Messages per second, to the smaller crowd.
-const FEWS_RATE: u32 = 50;
+/// What a scenario of the gateway alone is called here.
+pub fn name(alone: &str) -> String {
+    format!("in front of RabbitMQ: {alone}")
+}
 
 /// Runs the scenario.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
@@ -45,7 +46,7 @@ async fn fan_out(gateway: &Gateway, plan: &Plan, subscribers: usize, report: &mu
     for crowd in crowds {
         crowd.finish().await?;
     }
-    let scenario = format!("fan-out in front of RabbitMQ, {subscribers} subscribers, window 1");
+    let scenario = name(&fan_out::name(subscribers, 1));
     let [(bridged, rate, brokers), (plugin, plugins_rate, plugins), (floor, floors_rate, _)] = samples;
     let measures = ["CPU per delivery, gateway and RabbitMQ, µs", "deliveries/s"];
     report.add_beside(PLUGIN, &scenario, measures[0], bridged.clone(), &plugin);
@@ -68,7 +69,7 @@ async fn latency(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
                 tails[turn].push(latency::percentile(&times, 99));
             }
         }
-        let scenario = format!("latency in front of RabbitMQ, subscribers: {subscribers}, {rate}/s");
+        let scenario = name(&latency::name(subscribers, rate));
         let ([half, plugins_half], [tail, plugins_tail]) = (halves, tails);
         report.add_beside(PLUGIN, &scenario, "p50, µs", half, &plugins_half);
         report.add_beside(PLUGIN, &scenario, "p99, µs", tail, &plugins_tail);

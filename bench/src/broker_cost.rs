@@ -7,9 +7,8 @@ use crate::fan_out::{Crowd, Until};
 use crate::plan::Plan;
 use crate::process::{Gateway, Memory, Server, cpu};
 use crate::rabbitmq::{Holdings, RabbitMq};
-use crate::report::Report;
+use crate::report::{PLUGIN, Report};
 
-const PLUGIN: &str = "Web STOMP plugin";
 /// Messages that each client gets while CPU is counted.
 const MESSAGES: u64 = 20;
 /// For connecting to be over, and the broker's own metrics to be up to date.

@@ -4,26 +4,43 @@ use std::io;
 
 use crate::client::{self, Client, IN_FLIGHT};
 use crate::plan::Plan;
-use crate::process::Gateway;
+use crate::process::{Gateway, Server};
 use crate::report::Report;
+
+/// What letting clients in took.
+pub struct Sample {
+    /// Clients per second.
+    pub rate: f64,
+    /// CPU of the server for each, in microseconds.
+    pub cpu: f64,
+    own: f64,
+}
+
+/// What the scenario is called.
+pub fn name() -> String {
+    format!("connect + subscribe, {IN_FLIGHT} in flight")
+}
 
 /// Runs the scenario, with a new gateway for each round.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
     let (mut rate, mut cpu, mut own) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
-        let server = gateway.start()?;
-        let address = server.address();
-        let meter = server.meter()?;
-        let clients =
-            client::many(plan.connects, move || Client::subscribe(address, 0, "/topic/bench", "auto")).await?;
-        let (usage, number) = (meter.read(&server)?, clients.len() as f64);
-        rate.push(number / usage.seconds);
-        cpu.push(usage.server / number);
-        own.push(usage.own);
+        let sample = measure(&gateway.start()?, plan.connects).await?;
+        rate.push(sample.rate);
+        cpu.push(sample.cpu);
+        own.push(sample.own);
     }
-    let scenario = format!("connect + subscribe, {IN_FLIGHT} in flight");
+    let scenario = name();
     report.add(&scenario, "clients/s", rate, &[]);
     report.add(&scenario, "CPU per client, µs", cpu, &[]);
     report.add(&scenario, "load generator's CPU, % of a core", own, &[]);
     Ok(())
+}
+
+/// Lets so many clients in.
+pub async fn measure(server: &Server, clients: usize) -> io::Result<Sample> {
+    let (address, meter) = (server.address(), server.meter()?);
+    let clients = client::many(clients, move || Client::subscribe(address, 0, "/topic/bench", "auto")).await?;
+    let (usage, number) = (meter.read(server)?, clients.len() as f64);
+    Ok(Sample { rate: number / usage.seconds, cpu: usage.server / number, own: usage.own })
 }

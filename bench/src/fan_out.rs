@@ -22,7 +22,7 @@ const DESTINATION: &str = "/topic/bench";
 /// Subscribers of the smaller half.
 pub const FEW: usize = 100;
 /// How far the publisher may be ahead.
-const WINDOWS: [u64; 2] = [1, 16];
+pub const WINDOWS: [u64; 2] = [1, 16];
 /// At most this far.
 const LARGEST_WINDOW: usize = 64;
 /// Messages before the first measurement; the last one shows what a delivery looks like.
@@ -80,6 +80,11 @@ struct Rounds {
     own_cpu: Vec<f64>,
 }
 
+/// What the scenario is called.
+pub fn name(subscribers: usize, window: u64) -> String {
+    format!("fan-out, {subscribers} subscribers, window {window}")
+}
+
 /// Runs the scenario with many subscribers and with few.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
     for subscribers in [FEW, plan.clients] {
@@ -97,7 +102,7 @@ pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
                 }
             }
             let [of_gateway, of_floor] = rounds;
-            of_gateway.report(&of_floor, &format!("fan-out, {subscribers} subscribers, window {window}"), report);
+            of_gateway.report(&of_floor, &name(subscribers, window), report);
         }
         gateway.finish().await?;
         floor.finish().await?;

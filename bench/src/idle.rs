@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::client::{self, Client};
 use crate::fan_out::{Crowd, Until};
 use crate::plan::Plan;
-use crate::process::{Gateway, Memory};
+use crate::process::{Gateway, Memory, Server};
 use crate::report::Report;
 
 /// Messages that each client gets before its memory is looked at again.
@@ -16,27 +16,34 @@ const HEARTBEAT: u32 = 10_000;
 /// For buffers to be given back, and for connecting to be over.
 const SETTLE: Duration = Duration::from_secs(1);
 
+/// Memory of a server with clients.
+struct Sample {
+    empty: Memory,
+    /// For each client: RSS and PSS, in bytes.
+    idle: [f64; 2],
+    /// When it has got some messages.
+    used: [f64; 2],
+}
+
+/// What the scenario is called.
+pub fn name(clients: usize) -> String {
+    format!("memory, {clients} clients with a subscription")
+}
+
 /// Memory of a gateway before and with idle clients, and when each has got some messages.
 pub async fn memory(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
     let [mut before, mut idle, mut idle_shared, mut used, mut used_shared] = [const { Vec::new() }; 5];
     for _ in 0..plan.rounds {
-        let server = gateway.start()?;
-        // The first client brings memory that all share.
-        let _first = Client::subscribe(server.address(), 0, "/topic/first", "auto").await?;
-        let empty = server.memory()?;
-        before.push(empty.rss as f64 / 1024.0);
-        let mut crowd = Crowd::of_gateway(server, plan.clients).await?;
-        tokio::time::sleep(SETTLE).await;
-        let [rss, pss] = per_client(empty, crowd.server().memory()?, plan.clients);
+        let sample = measure(gateway.start()?, plan.clients).await?;
+        before.push(sample.empty.rss as f64 / 1024.0);
+        let [rss, pss] = sample.idle;
         idle.push(rss);
         idle_shared.push(pss);
-        crowd.publish(16, Until::Messages(MESSAGES)).await?;
-        tokio::time::sleep(SETTLE).await;
-        let [rss, pss] = per_client(empty, crowd.server().memory()?, plan.clients);
+        let [rss, pss] = sample.used;
         used.push(rss);
         used_shared.push(pss);
     }
-    let scenario = format!("memory, {} clients with a subscription", plan.clients);
+    let scenario = name(plan.clients);
     report.add(&scenario, "RSS with one client, KiB", before, &[]);
     report.add(&scenario, "RSS per idle client, bytes", idle, &[]);
     report.add(&scenario, "PSS per idle client, bytes", idle_shared, &[]);
@@ -45,8 +52,31 @@ pub async fn memory(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::
     Ok(())
 }
 
+/// RSS of a server for each idle client, in bytes.
+pub async fn resident(server: Server, clients: usize) -> io::Result<f64> {
+    Ok(measure(server, clients).await?.idle[0])
+}
+
+async fn measure(server: Server, clients: usize) -> io::Result<Sample> {
+    // The first client brings memory that all share.
+    let _first = Client::subscribe(server.address(), 0, "/topic/first", "auto").await?;
+    let empty = server.memory()?;
+    let mut crowd = Crowd::of_gateway(server, clients).await?;
+    tokio::time::sleep(SETTLE).await;
+    let idle = per_client(empty, crowd.server().memory()?, clients);
+    crowd.publish(16, Until::Messages(MESSAGES)).await?;
+    tokio::time::sleep(SETTLE).await;
+    let used = per_client(empty, crowd.server().memory()?, clients);
+    Ok(Sample { empty, idle, used })
+}
+
 fn per_client(before: Memory, now: Memory, clients: usize) -> [f64; 2] {
     [(now.rss, before.rss), (now.pss, before.pss)].map(|(now, before)| (now as f64 - before as f64) / clients as f64)
+}
+
+/// What the scenario of heart-beats is called.
+pub fn cpu_name(clients: usize) -> String {
+    format!("idle, {clients} clients, 10 s heart-beats")
 }
 
 /// CPU of a gateway whose clients only exchange heart-beats.
@@ -70,7 +100,7 @@ pub async fn cpu(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
         return Err(ended?.err().unwrap_or_else(|| io::Error::other("a client ended")));
     }
     let per_second = usage.server / usage.seconds / number as f64;
-    let scenario = format!("idle, {number} clients, 10 s heart-beats");
+    let scenario = cpu_name(number);
     report.add(&scenario, "CPU per client and second, µs", vec![per_second], &[]);
     Ok(())
 }

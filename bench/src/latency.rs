@@ -18,8 +18,17 @@ use crate::wire;
 const DESTINATION: &str = "/topic/bench";
 /// Messages per second, to one subscriber.
 pub const RATE: u32 = 500;
+/// The same, to a hundred.
+pub const FEWS_RATE: u32 = 50;
+/// The same, to a thousand.
+pub const MANYS_RATE: u32 = 5;
 /// For how long the last message is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the scenario is called.
+pub fn name(subscribers: usize, rate: u32) -> String {
+    format!("latency, subscribers: {subscribers}, {rate}/s")
+}
 
 /// Runs the scenario.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
@@ -34,7 +43,7 @@ pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
             tails[turn].push(percentile(&times, 99));
         }
     }
-    let scenario = format!("latency, 1 subscriber, {RATE}/s");
+    let scenario = name(1, RATE);
     let ([gateway_half, floor_half], [gateway_tail, floor_tail]) = (halves, tails);
     report.add(&scenario, "p50, µs", gateway_half, &floor_half);
     report.add(&scenario, "p99, µs", gateway_tail, &floor_tail);

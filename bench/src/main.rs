@@ -2,10 +2,10 @@
 //! what clients cost a RabbitMQ behind it.
 //!
 //! ```text
-//! main ──► scenario (fan_out, latency, queue, connecting, idle, app, bridge, bridged, broker_cost)
+//! main ──► scenario (fan_out, latency, queue, connecting, idle, app, bridge, bridged, plugin, broker_cost)
 //!              │ starts a child: the gateway, or this program as `floor-server`      process, floor
 //!              │ drives clients on one thread                                         client, wire
-//!              └─► rows ──► Markdown and JSON                                         report
+//!              └─► rows ──► Markdown and JSON                                         report, goals
 //! ```
 //! Each scenario checks what it measures: nothing lost, doubled or reordered, or it fails.
 
@@ -17,9 +17,11 @@ mod client;
 mod connecting;
 mod fan_out;
 mod floor;
+mod goals;
 mod idle;
 mod latency;
 mod plan;
+mod plugin;
 mod process;
 mod queue;
 mod rabbitmq;
@@ -61,6 +63,9 @@ struct Arguments {
     /// Only these scenarios
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     only: Vec<Scenario>,
+    /// Everything that a goal is set for, RabbitMQ's plugin among it, and a table of the goals
+    #[arg(long, conflicts_with = "only")]
+    compare: bool,
     /// Write the values of every round to this file, too
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -117,6 +122,7 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = Report::new();
     let chosen = |scenario: &Scenario| match arguments.only.as_slice() {
+        [] if arguments.compare => scenario.has_goals(),
         [] => !scenario.needs_rabbitmq(),
         only => only.contains(scenario),
     };
@@ -130,11 +136,16 @@ fn measure(arguments: &Arguments) -> io::Result<()> {
         });
         runtime.block_on(run).map_err(|error| io::Error::new(error.kind(), format!("{scenario}: {error}")))?;
     }
-    print!("{}", report.markdown());
-    match &arguments.json {
-        Some(file) => std::fs::write(file, report.json().to_string()),
-        None => Ok(()),
+    if arguments.compare {
+        println!("{}", goals::markdown(&report, plan.clients));
     }
+    print!("{}", report.markdown());
+    let Some(file) = &arguments.json else { return Ok(()) };
+    let mut all = report.json();
+    if arguments.compare {
+        all = serde_json::json!({ "goals": goals::json(&report, plan.clients), "rows": all });
+    }
+    std::fs::write(file, all.to_string())
 }
 
 fn late(within: Duration) -> io::Error {

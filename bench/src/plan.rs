@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::process::Gateway;
 use crate::report::Report;
-use crate::{app, bridge, bridged, broker_cost, connecting, fan_out, idle, latency, queue};
+use crate::{app, bridge, bridged, broker_cost, connecting, fan_out, idle, latency, plugin, queue};
 
 /// Counts and times of one run of all scenarios.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +62,8 @@ pub enum Scenario {
     Bridge,
     /// Fan-out and latency in front of RabbitMQ, beside RabbitMQ's own plugin and the floor. Only when it is asked for.
     Bridged,
+    /// Fan-out, latency, connecting and memory beside RabbitMQ's own plugin. Only when it is asked for.
+    Plugin,
     /// What many subscribers cost RabbitMQ, through the gateway and through its own plugin. Only when it is asked for.
     BrokerCost,
 }
@@ -74,7 +76,12 @@ impl Scenario {
 
     /// Whether it starts a RabbitMQ, and so is left out unless it is asked for.
     pub fn needs_rabbitmq(self) -> bool {
-        matches!(self, Scenario::Bridge | Scenario::Bridged | Scenario::BrokerCost)
+        matches!(self, Scenario::Bridge | Scenario::Bridged | Scenario::Plugin | Scenario::BrokerCost)
+    }
+
+    /// Whether a goal is set for something that it measures.
+    pub fn has_goals(self) -> bool {
+        !matches!(self, Scenario::Queue | Scenario::App | Scenario::BrokerCost)
     }
 
     /// Runs it and adds its rows.
@@ -89,6 +96,7 @@ impl Scenario {
             Scenario::App => app::run(gateway, plan, report).await,
             Scenario::Bridge => bridge::run(gateway, plan, report).await,
             Scenario::Bridged => bridged::run(gateway, plan, report).await,
+            Scenario::Plugin => plugin::run(gateway, plan, report).await,
             Scenario::BrokerCost => broker_cost::run(gateway, plan, report).await,
         }
     }

@@ -4,6 +4,11 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
+/// What stands beside the gateway, in tables.
+pub const FLOOR: &str = "floor";
+/// RabbitMQ's own.
+pub const PLUGIN: &str = "Web STOMP plugin";
+
 /// All rows, in order.
 #[derive(Debug, Default)]
 pub struct Report(Vec<Row>);
@@ -27,7 +32,7 @@ impl Report {
 
     /// Adds a row; `floor` may be empty.
     pub fn add(&mut self, scenario: &str, measure: &'static str, gateway: Vec<f64>, floor: &[f64]) {
-        self.add_beside("floor", scenario, measure, gateway, floor);
+        self.add_beside(FLOOR, scenario, measure, gateway, floor);
     }
 
     /// Adds a row with something else than the floor beside the gateway.
@@ -60,6 +65,15 @@ impl Report {
         table
     }
 
+    /// The values of a row: the gateway's, those of what stands beside it, and the ratios.
+    pub fn find(&self, beside: &str, scenario: &str, measure: &str) -> Option<[Vec<f64>; 3]> {
+        let row = self
+            .0
+            .iter()
+            .find(|row| (row.beside, row.scenario.as_str(), row.measure) == (beside, scenario, measure))?;
+        Some([row.gateway.clone(), row.reference.clone(), row.ratios()])
+    }
+
     /// Every value of every round.
     pub fn json(&self) -> Value {
         let rows = self.0.iter().map(|row| {
@@ -79,21 +93,32 @@ impl Row {
     }
 }
 
-fn cell(values: &[f64]) -> String {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.as_slice() {
+/// The median, and in brackets the lowest and the highest.
+pub fn cell(values: &[f64]) -> String {
+    match sorted(values).as_slice() {
         [] => String::new(),
         [only] => number(*only),
-        [lowest, .., highest] => {
-            let median = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-            format!("{} ({}–{})", number(median), number(*lowest), number(*highest))
-        }
+        [lowest, .., highest] => format!("{} ({}–{})", number(median(values)), number(*lowest), number(*highest)),
     }
 }
 
+/// The value in the middle.
+pub fn median(values: &[f64]) -> f64 {
+    let sorted = sorted(values);
+    match sorted.len() {
+        0 => f64::NAN,
+        length => f64::midpoint(sorted[(length - 1) / 2], sorted[length / 2]),
+    }
+}
+
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
 /// Three digits that mean something, no more.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let decimals = if value.abs() >= 100.0 {
         0
     } else if value.abs() >= 10.0 {

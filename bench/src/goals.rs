@@ -1,0 +1,163 @@
+//! What the gateway is to reach, and whether it does.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::fan_out::{self, FEW};
+use crate::latency::{self, FEWS_RATE, MANYS_RATE, RATE};
+use crate::report::{FLOOR, PLUGIN, Report, cell, median, number};
+use crate::{bridge, bridged, connecting, idle};
+
+const CPU: &str = "CPU per delivery, µs";
+const BRIDGED_CPU: &str = "CPU per delivery, gateway and RabbitMQ, µs";
+
+/// A bound for a row of the report.
+struct Goal {
+    name: &'static str,
+    scenario: String,
+    measure: &'static str,
+    beside: &'static str,
+    quantity: Quantity,
+    bound: Bound,
+}
+
+/// What of a row is bounded, in each round.
+#[derive(Clone, Copy)]
+enum Quantity {
+    /// The gateway's value.
+    Own,
+    /// Divided by that of what stands beside it.
+    Ratio,
+    /// How much it is above that.
+    Difference,
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+use Bound::{AtLeast, AtMost};
+use Quantity::{Difference, Own, Ratio};
+
+/// Goals that no scenario measures, and what they are about.
+const UNMEASURED: [(&str, &str); 7] = [
+    ("G4t", "memory per TLS client"),
+    ("G9", "TLS handshakes"),
+    ("G10", "restart of the broker"),
+    ("G11", "restart of the gateway"),
+    ("G13", "compression"),
+    ("G15", "subscribers that stop reading"),
+    ("G16", "workers"),
+];
+
+fn goals(clients: usize) -> Vec<Goal> {
+    let goal = |name, scenario: &str, measure, beside, quantity, bound| Goal {
+        name,
+        scenario: scenario.to_owned(),
+        measure,
+        beside,
+        quantity,
+        bound,
+    };
+    let mut goals = Vec::new();
+    for subscribers in [FEW, clients] {
+        let [alone, saturated] = [1, 16].map(|window| fan_out::name(subscribers, window));
+        let before = bridged::name(&alone);
+        goals.extend([
+            goal("G1", &alone, CPU, FLOOR, Ratio, AtMost(1.6)),
+            goal("G1", &alone, CPU, PLUGIN, Ratio, AtMost(1.0 / 7.0)),
+            goal("G2", &before, BRIDGED_CPU, FLOOR, Ratio, AtMost(1.8)),
+            goal("G2", &before, BRIDGED_CPU, PLUGIN, Ratio, AtMost(1.0 / 6.0)),
+            goal("G3", &saturated, "deliveries/s", FLOOR, Ratio, AtLeast(0.8)),
+            goal("G3", &saturated, "deliveries/s", PLUGIN, Ratio, AtLeast(8.0)),
+        ]);
+    }
+    let memory = idle::name(clients);
+    let [one, few, many] = [(1, RATE), (FEW, FEWS_RATE), (clients, MANYS_RATE)].map(|(n, rate)| latency::name(n, rate));
+    let connect = connecting::name();
+    goals.extend([
+        goal("G4", &memory, "RSS per idle client, bytes", FLOOR, Own, AtMost(6.0 * 1024.0)),
+        goal("G4", &memory, "RSS per idle client, bytes", PLUGIN, Ratio, AtMost(1.0 / 20.0)),
+        goal("G5", &one, "p50, µs", PLUGIN, Ratio, AtMost(1.0 / 3.0)),
+        goal("G5", &one, "p99, µs", PLUGIN, Ratio, AtMost(1.0 / 6.0)),
+        goal("G6", &few, "p99, µs", PLUGIN, Ratio, AtMost(1.0 / 4.0)),
+        goal("G6", &many, "p99, µs", PLUGIN, Ratio, AtMost(1.0 / 8.0)),
+        goal("G7", &bridged::name(&one), "p50, µs", PLUGIN, Difference, AtMost(300.0)),
+        goal("G7", &bridged::name(&few), "p99, µs", PLUGIN, Ratio, AtMost(1.0 / 2.0)),
+        goal("G8", &connect, "clients/s", PLUGIN, Ratio, AtLeast(10.0)),
+        goal("G8", &connect, "CPU per client, µs", PLUGIN, Ratio, AtMost(1.0 / 20.0)),
+        goal("G12", bridge::SENDING, bridge::CPU, FLOOR, Ratio, AtMost(2.0)),
+        goal("G12", bridge::READING, bridge::CPU, FLOOR, Ratio, AtMost(2.0)),
+        goal("G14", &idle::cpu_name(clients), "CPU per client and second, µs", FLOOR, Own, AtMost(3.0)),
+    ]);
+    goals.sort_by_key(|goal| goal.name[1..].parse::<u32>().unwrap_or(u32::MAX));
+    goals
+}
+
+impl Goal {
+    /// The quantity of each round, if it was measured.
+    fn values(&self, report: &Report) -> Option<Vec<f64>> {
+        let [own, reference, ratios] = report.find(self.beside, &self.scenario, self.measure)?;
+        Some(match self.quantity {
+            Own => own,
+            Ratio => ratios,
+            Difference => own.iter().zip(reference).map(|(own, reference)| own - reference).collect(),
+        })
+    }
+
+    fn about(&self) -> String {
+        let quantity = match self.quantity {
+            Own => String::new(),
+            Ratio => format!(" / {}", self.beside),
+            Difference => format!(" − {}", self.beside),
+        };
+        format!("{}: {}{quantity}", self.scenario, self.measure)
+    }
+}
+
+impl Bound {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            AtMost(most) => value <= most,
+            AtLeast(least) => value >= least,
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            AtMost(most) => format!("≤ {}", number(most)),
+            AtLeast(least) => format!("≥ {}", number(least)),
+        }
+    }
+}
+
+/// Each goal with what was measured. The median of the rounds counts.
+pub fn markdown(report: &Report, clients: usize) -> String {
+    let mut table = String::from("| goal | | bound | measured | |\n|---|---|--:|--:|---|\n");
+    for goal in goals(clients) {
+        let (measured, verdict) = match goal.values(report) {
+            Some(values) => (cell(&values), if goal.bound.holds(median(&values)) { "met" } else { "**missed**" }),
+            None => (String::new(), "not measured"),
+        };
+        // Writing to a String cannot fail.
+        let _ =
+            writeln!(table, "| {} | {} | {} | {measured} | {verdict} |", goal.name, goal.about(), goal.bound.text());
+    }
+    for (name, about) in UNMEASURED {
+        let _ = writeln!(table, "| {name} | {about} | | | not measured |");
+    }
+    table
+}
+
+/// The same.
+pub fn json(report: &Report, clients: usize) -> Value {
+    let rows = goals(clients).into_iter().map(|goal| {
+        let values = goal.values(report);
+        let holds = values.as_ref().map(|values| goal.bound.holds(median(values)));
+        json!({ "goal": goal.name, "about": goal.about(), "bound": goal.bound.text(), "values": values, "met": holds })
+    });
+    rows.collect()
+}

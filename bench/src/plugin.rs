@@ -1,0 +1,97 @@
+//! The gateway with its embedded broker, beside RabbitMQ's own Web STOMP plugin with the same clients, in turn.
+
+use std::io;
+
+use crate::connecting;
+use crate::fan_out::{self, Crowd, FEW, Until, WARM_UP, WINDOWS};
+use crate::idle;
+use crate::latency::{self, FEWS_RATE, MANYS_RATE, RATE};
+use crate::plan::Plan;
+use crate::process::{Gateway, Server};
+use crate::rabbitmq::RabbitMq;
+use crate::report::{PLUGIN, Report};
+
+/// The plugin lets a few hundred clients in per second.
+const PLUGINS_CONNECTS: usize = 500;
+
+/// Runs the scenario.
+pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
+    for subscribers in [FEW, plan.clients] {
+        fan_out(gateway, plan, subscribers, report).await?;
+    }
+    for (subscribers, rate) in [(1, RATE), (FEW, FEWS_RATE), (plan.clients, MANYS_RATE)] {
+        latency(gateway, plan, subscribers, rate, report).await?;
+    }
+    clients(gateway, plan, report).await
+}
+
+fn both(gateway: &Gateway) -> io::Result<[Server; 2]> {
+    Ok([gateway.start()?, Server::plugin(RabbitMq::start()?)])
+}
+
+async fn fan_out(gateway: &Gateway, plan: &Plan, subscribers: usize, report: &mut Report) -> io::Result<()> {
+    let mut crowds = Vec::new();
+    for server in both(gateway)? {
+        let mut crowd = Crowd::of_gateway(server, subscribers).await?;
+        crowd.publish(1, Until::Messages(WARM_UP)).await?;
+        crowds.push(crowd);
+    }
+    for window in WINDOWS {
+        let (mut cpu, mut rate) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+        for round in 0..plan.rounds {
+            for turn in [round % 2, (round + 1) % 2] {
+                let sample = crowds[turn].measure(window, Until::Elapsed(plan.round)).await?;
+                cpu[turn].push(sample.usage.server / sample.deliveries);
+                rate[turn].push(sample.deliveries / sample.usage.seconds);
+            }
+        }
+        let scenario = fan_out::name(subscribers, window);
+        add(report, &scenario, "CPU per delivery, µs", cpu);
+        add(report, &scenario, "deliveries/s", rate);
+    }
+    for crowd in crowds {
+        crowd.finish().await?;
+    }
+    Ok(())
+}
+
+async fn latency(gateway: &Gateway, plan: &Plan, subscribers: usize, rate: u32, report: &mut Report) -> io::Result<()> {
+    let servers = both(gateway)?;
+    let (mut halves, mut tails) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for round in 0..plan.rounds {
+        for turn in [round % 2, (round + 1) % 2] {
+            let (publisher, subscribers) = latency::join(&servers[turn], subscribers).await?;
+            let times = latency::measure(publisher, &subscribers, rate, plan.round).await?;
+            halves[turn].push(latency::percentile(&times, 50));
+            tails[turn].push(latency::percentile(&times, 99));
+        }
+    }
+    let scenario = latency::name(subscribers, rate);
+    add(report, &scenario, "p50, µs", halves);
+    add(report, &scenario, "p99, µs", tails);
+    Ok(())
+}
+
+/// What it takes to let them in, and to have them.
+async fn clients(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
+    let [mut rate, mut cpu, mut memory] = [const { [Vec::new(), Vec::new()] }; 3];
+    for _ in 0..plan.rounds {
+        for (turn, server) in both(gateway)?.into_iter().enumerate() {
+            let connects = if turn == 0 { plan.connects } else { PLUGINS_CONNECTS };
+            let sample = connecting::measure(&server, connects).await?;
+            rate[turn].push(sample.rate);
+            cpu[turn].push(sample.cpu);
+        }
+        for (turn, server) in both(gateway)?.into_iter().enumerate() {
+            memory[turn].push(idle::resident(server, plan.clients).await?);
+        }
+    }
+    add(report, &connecting::name(), "clients/s", rate);
+    add(report, &connecting::name(), "CPU per client, µs", cpu);
+    add(report, &idle::name(plan.clients), "RSS per idle client, bytes", memory);
+    Ok(())
+}
+
+fn add(report: &mut Report, scenario: &str, measure: &'static str, [gateway, plugin]: [Vec<f64>; 2]) {
+    report.add_beside(PLUGIN, scenario, measure, gateway, &plugin);
+}
