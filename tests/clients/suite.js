@@ -13,13 +13,16 @@ export function converse(client) {
   describe(client.name, () => eachScenario(client, (scenario, gateway) => have(scenario, client, gateway)));
 }
 
-/** Registers a test for every scenario; `play` gets its gateway, which is shared unless the scenario wants its own. */
-export function eachScenario(client, play) {
-  const shared = sharedGateway();
+/**
+ * Registers a test for every scenario; `play` gets its gateway, which is shared unless the scenario wants its own. All of
+ * them have these settings.
+ */
+export function eachScenario(client, play, settings = {}) {
+  const shared = sharedGateway(settings);
   for (const scenario of scenarios(client)) {
     const skip = client.cannot[scenario.needs] ?? false;
     test(scenario.title, { skip, timeout: LIMIT }, () =>
-      scenario.own ? onOwnGateway(scenario.own, own => play(scenario, own)) : play(scenario, shared()),
+      scenario.own ? onOwnGateway({ ...settings, ...scenario.own }, own => play(scenario, own)) : play(scenario, shared()),
     );
   }
 }
