@@ -8,10 +8,11 @@ mod peer;
 #[path = "conversations/support/mod.rs"]
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use flate2::{Compress, Compression, FlushCompress};
 use stompgate::gateway::Gateway;
 use stompgate::hub::{OutboxPolicy, WhenFull};
 use tokio::runtime::Handle;
@@ -27,6 +28,10 @@ const AT_A_TIME: usize = 50;
 /// What the process may have grown by: 400 bytes for each connection. A leaked outbox alone costs a thousand.
 const TOLERANCE_KIB: usize = 4 * 1024;
 
+/// Bytes of a compressed message, once it is inflated.
+const BOMB: usize = 2 * 1024 * 1024;
+const RSV1: u8 = 0x40;
+
 /// What a client does before it breaks the connection. The number tells it from others in the same state.
 #[derive(Clone, Copy, Debug)]
 enum State {
@@ -37,6 +42,8 @@ enum State {
     Upgraded,
     HalfAWebSocketFrame,
     HalfAConnect,
+    HalfABomb,
+    AfterABomb,
     ConnectWithoutReadingTheAnswer,
     Connected,
     SubscribedToATopic,
@@ -62,14 +69,15 @@ enum State {
 }
 
 use State::{
-    AfterAPing, AfterAProtocolError, AfterAnError, AfterDisconnect, AfterItsClose, ConnectWithoutReadingTheAnswer,
-    Connected, HalfAConnect, HalfARequest, HalfAWebSocketFrame, InATransaction, InATransactionWithAcks, MidFrame,
-    MidMessage, RefusedRequest, RequestWithoutReadingTheAnswer, SubscribedToAPattern, SubscribedToATopic,
-    SubscribedToItsUser, SubscribedWithAcknowledgements, TcpOnly, Unsubscribed, Upgraded, WithADurableSubscription,
-    WithAFullOutbox, WithAPausedConsumer, WithAReplyAddress, WithAWill, WithUnackedMessages,
+    AfterABomb, AfterAPing, AfterAProtocolError, AfterAnError, AfterDisconnect, AfterItsClose,
+    ConnectWithoutReadingTheAnswer, Connected, HalfABomb, HalfAConnect, HalfARequest, HalfAWebSocketFrame,
+    InATransaction, InATransactionWithAcks, MidFrame, MidMessage, RefusedRequest, RequestWithoutReadingTheAnswer,
+    SubscribedToAPattern, SubscribedToATopic, SubscribedToItsUser, SubscribedWithAcknowledgements, TcpOnly,
+    Unsubscribed, Upgraded, WithADurableSubscription, WithAFullOutbox, WithAPausedConsumer, WithAReplyAddress,
+    WithAWill, WithUnackedMessages,
 };
 
-const STATES: [State; 29] = [
+const STATES: [State; 31] = [
     TcpOnly,
     HalfARequest,
     RefusedRequest,
@@ -77,6 +85,8 @@ const STATES: [State; 29] = [
     Upgraded,
     HalfAWebSocketFrame,
     HalfAConnect,
+    HalfABomb,
+    AfterABomb,
     ConnectWithoutReadingTheAnswer,
     Connected,
     SubscribedToATopic,
@@ -110,6 +120,18 @@ async fn reach(state: State, gateway: &Gateway, number: usize) -> Raw {
         Upgraded | HalfAWebSocketFrame | HalfAConnect | ConnectWithoutReadingTheAnswer => {
             without_session(state, gateway).await
         }
+        HalfABomb | AfterABomb => {
+            let offer = [("sec-websocket-extensions", "permessage-deflate")];
+            let mut raw = Raw::upgraded_with(gateway, &offer).await.0;
+            raw.login("1.2").await;
+            let (first, rest) = bomb().split_at(bomb().len() / 40);
+            raw.frame(TEXT & !FIN | RSV1, first).await;
+            if matches!(state, AfterABomb) {
+                raw.frame(FIN, rest).await;
+                raw.expect_error("too-large", 1009).await;
+            }
+            raw
+        }
         WithAWill => as_mortal(gateway, "will-destination:/topic/wills\nwill-body:gone").await,
         WithADurableSubscription => {
             // Four names for all: most are told that theirs is in use.
@@ -123,6 +145,17 @@ async fn reach(state: State, gateway: &Gateway, number: usize) -> Raw {
             raw
         }
     }
+}
+
+/// A message that is a thousandth as long as what it is inflated to.
+fn bomb() -> &'static [u8] {
+    static MADE: OnceLock<Vec<u8>> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let mut bomb = Vec::with_capacity(BOMB / 100);
+        let mut compress = Compress::new(Compression::best(), false);
+        compress.compress_vec(&vec![b'\n'; BOMB], &mut bomb, FlushCompress::Sync).expect("bytes");
+        bomb
+    })
 }
 
 async fn as_mortal(gateway: &Gateway, headers: &str) -> Raw {
@@ -271,10 +304,10 @@ async fn witness(gateway: Arc<Gateway>, stop: Arc<AtomicBool>) -> usize {
 /// Sends more than anybody can take who does not read.
 async fn flood(gateway: Arc<Gateway>, stop: Arc<AtomicBool>) {
     let mut writer = Client::connect(&gateway, "1.2").await;
-    let frame = format!("SEND\ndestination:/topic/flood\n\n{}", "x".repeat(512 * 1024));
+    let frame = format!("SEND\ndestination:/topic/flood\n\n{}", "x".repeat(256 * 1024));
     while !stop.load(Ordering::Relaxed) {
         writer.does(&frame).await;
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     writer.disconnect().await;
 }
@@ -302,6 +335,8 @@ async fn ten_thousand_broken_connections_leave_nothing_behind() {
     let gateway = Arc::new(gateway_with(|config| {
         config.server.close_timeout = Duration::from_millis(500);
         config.outbox.max_bytes = 256 * 1024;
+        config.server.deflate.enabled = true;
+        config.session.max_body = 256 * 1024;
         config.outbox.policy =
             vec![OutboxPolicy { destination: "/topic/flood".to_owned(), when_full: WhenFull::DropNewest, key: None }];
     }));
