@@ -22,7 +22,8 @@ static PANICS: AtomicUsize = AtomicUsize::new(0);
 /// Sends bytes to a gateway, and looks at all that it answers until it hangs up.
 ///
 /// The first byte says in pieces of which size, 0 being all at once; `~` in the rest begins a frame that is to be masked:
-/// its first byte, the length of its payload in one byte, and the payload. What is not begun so goes as it is.
+/// its first byte, the length of its payload in one byte, and the payload. `^` begins one whose payload is to be compressed
+/// first. What is not begun so goes as it is.
 pub fn handshake(data: &[u8]) {
     let [size, script @ ..] = data else { return };
     let bytes = written(script);
@@ -64,6 +65,8 @@ impl Host {
         config.admin.listen = config.server.listen;
         config.server.handshake_timeout = Duration::from_millis(300);
         config.server.close_timeout = Duration::from_millis(300);
+        config.server.deflate.enabled = true;
+        config.server.deflate.min_size = 64;
         config.session.max_connect_bytes = 512;
         config.session.max_header_bytes = 256;
         config.session.max_body = 512;
@@ -77,12 +80,15 @@ fn written(mut script: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let Some((byte, rest)) = script.split_first() {
         script = rest;
-        let ([first, length, payload @ ..], b'~') = (rest, *byte) else {
+        let ([first, length, payload @ ..], b'~' | b'^') = (rest, *byte) else {
             bytes.push(*byte);
             continue;
         };
         let (payload, rest) = payload.split_at(usize::from(*length).min(payload.len()));
-        frames::mask(*first, payload, &mut bytes);
+        match byte {
+            b'^' => frames::mask(*first, &frames::deflated(payload), &mut bytes),
+            _ => frames::mask(*first, payload, &mut bytes),
+        }
         script = rest;
     }
     bytes
@@ -143,7 +149,11 @@ fn check(bytes: &[u8], answer: &[u8]) {
     if let Some(protocol) = header(head, "sec-websocket-protocol") {
         assert!(asked.contains(protocol) && ["v10.stomp", "v11.stomp", "v12.stomp"].contains(&protocol));
     }
-    frames::check(rest);
+    let extensions = header(head, "sec-websocket-extensions");
+    if let Some(agreed) = extensions {
+        assert!(asked.contains("sec-websocket-extensions:") && agreed.starts_with("permessage-deflate"), "{head}");
+    }
+    frames::check(rest, extensions.is_some());
 }
 
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
