@@ -46,12 +46,12 @@ fn scalar(value: &Value) -> Option<Text> {
     }
 }
 
-/// An object with a list of values for each claim, in ASCII.
+/// An object with a list of values for each claim, in visible ASCII: JSON leaves U+007F as it is, a header cannot have it.
 pub(super) fn written(claims: &Claims) -> Option<String> {
     let object = json(claims)?.to_string();
     let mut ascii = String::with_capacity(object.len());
     for character in object.chars() {
-        if character.is_ascii() {
+        if character.is_ascii() && !character.is_ascii_control() {
             ascii.push(character);
         } else {
             ascii.extend(character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
@@ -88,6 +88,8 @@ mod tests {
         let more = read(&claims, json!({"level": 4, "roles": null}).as_object().unwrap()).unwrap();
         assert_eq!((more.get("level"), more.get("roles").len(), more.has("vip", "true")), (&["4".into()][..], 0, true));
         assert_eq!(written(&Claims::default()), None);
+        let odd = read_json(&json!({"a\u{7f}b": "x"})).unwrap();
+        assert_eq!(written(&odd).unwrap(), r#"{"a\u007fb":["x"]}"#);
     }
 
     #[test]
