@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Counts failures in a row, and lets nobody through for a while when there are too many. After that one call is let
-/// through: it decides for all.
+/// through: it decides for all. What was let through before it opened says nothing about the time after, and is not
+/// heard any more.
 #[derive(Debug)]
 pub(super) struct Breaker {
     failures: u32,
@@ -19,11 +20,16 @@ struct State {
     failures: u32,
     open_until: Option<Instant>,
     is_tried: bool,
+    /// How often it has opened.
+    epoch: u64,
 }
 
 /// A call that has been let through. Dropped without a word it counts as neither good nor bad.
 #[derive(Debug)]
-pub(super) struct Attempt<'a>(&'a Breaker);
+pub(super) struct Attempt<'a> {
+    breaker: &'a Breaker,
+    epoch: u64,
+}
 
 impl Breaker {
     /// With 0 failures it lets everybody through for ever.
@@ -40,7 +46,7 @@ impl Breaker {
             }
             state.is_tried = true;
         }
-        Some(Attempt(self))
+        Some(Attempt { breaker: self, epoch: state.epoch })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -51,22 +57,34 @@ impl Breaker {
 impl Attempt<'_> {
     /// The service answered.
     pub(super) fn succeeded(self) {
-        *self.0.lock() = State::default();
+        if let Some(mut state) = self.heard() {
+            *state = State { epoch: state.epoch, ..State::default() };
+        }
     }
 
     /// The service failed.
     pub(super) fn failed(self) {
-        let mut state = self.0.lock();
+        let Some(mut state) = self.heard() else { return };
         state.failures = state.failures.saturating_add(1);
-        if self.0.failures > 0 && state.failures >= self.0.failures {
-            state.open_until = Some(Instant::now() + self.0.pause);
+        if self.breaker.failures > 0 && state.failures >= self.breaker.failures {
+            state.open_until = Some(Instant::now() + self.breaker.pause);
+            state.is_tried = false;
+            state.epoch += 1;
         }
+    }
+
+    /// The breaker, if it has not opened since.
+    fn heard(&self) -> Option<MutexGuard<'_, State>> {
+        let state = self.breaker.lock();
+        (state.epoch == self.epoch).then_some(state)
     }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        self.0.lock().is_tried = false;
+        if let Some(mut state) = self.heard() {
+            state.is_tried = false;
+        }
     }
 }
 
@@ -94,6 +112,22 @@ mod tests {
         drop(breaker.admit().unwrap());
         breaker.admit().expect("the last attempt came to nothing").succeeded();
         assert!(breaker.admit().is_some() && breaker.admit().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_began_before_it_opened_is_not_heard_any_more() {
+        let breaker = Breaker::new(1, PAUSE);
+        let [opening, abandoned, failing, good] = [(); 4].map(|()| breaker.admit().unwrap());
+        opening.failed();
+        tokio::time::advance(PAUSE).await;
+        let trial = breaker.admit().unwrap();
+        drop(abandoned);
+        assert!(breaker.admit().is_none(), "one is under way to try");
+        failing.failed();
+        good.succeeded();
+        assert!(breaker.admit().is_none(), "one is under way to try");
+        trial.succeeded();
+        assert!(breaker.admit().is_some());
     }
 
     #[tokio::test(start_paused = true)]
