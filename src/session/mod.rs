@@ -29,8 +29,8 @@ use std::time::Instant;
 
 use crate::access::{self, Rules, Subject};
 use crate::message::{
-    Capabilities, CloseCode, Delivery, Destination, Handlers, Headers, Outcome, Principal, Refusal, Separators,
-    Settlement, Text,
+    Capabilities, CloseCode, Delivery, Destination, Handlers, Headers, Message, Outcome, Principal, Refusal,
+    Separators, Settlement, Text,
 };
 use crate::stomp::{Command, Frame, Version};
 
@@ -450,6 +450,18 @@ impl Context {
         self.rules.check(action, destination, self.subject(principal))
     }
 
+    /// The same for all that a staged SEND reaches: where it goes, where its answer does, and its dead letters.
+    fn allow_message(&self, message: &Message, principal: &Principal) -> Result<(), Refusal> {
+        self.allow(access::Action::Send, &message.destination, principal)?;
+        if let Some(reply_to) = message.headers.get("reply-to") {
+            self.rules.check_reply_to(reply_to, self.subject(principal))?;
+        }
+        match &message.options.arguments {
+            Some(arguments) => self.rules.check_arguments(arguments, self.subject(principal)),
+            None => Ok(()),
+        }
+    }
+
     fn subject<'a>(&'a self, principal: &'a Principal) -> Subject<'a> {
         Subject { principal, session: &self.id }
     }
@@ -504,7 +516,7 @@ impl Connected {
         }
         self.connect.will = will;
         for message in self.transactions.messages() {
-            context.allow(access::Action::Send, &message.destination, &self.principal)?;
+            context.allow_message(message, &self.principal)?;
         }
         self.subscriptions.check_again(context, &self.principal)
     }

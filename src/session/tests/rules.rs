@@ -108,10 +108,25 @@ fn what_is_open_is_held_against_new_rules() {
         refused(&script.input(Input::Rules(Arc::clone(&narrow))));
         assert!(script.session.is_ended());
     }
-    let mut script = Script::connected("1.2");
-    script.client("BEGIN\ntransaction:t\n\n");
-    script.client("SEND\ndestination:/topic/a\ntransaction:t\n\n");
-    refused(&script.input(Input::Rules(Arc::clone(&narrow))));
+    let sends = rules([allow(&[Access::Send], &["/topic/a", "/queue/a", "/queue/dead"])]);
+    for (headers, is_allowed) in [
+        ("destination:/topic/a", true),
+        ("destination:/topic/b", false),
+        ("destination:/topic/a\nreply-to:/queue/dead", true),
+        ("destination:/topic/a\nreply-to:/queue/other", false),
+        ("destination:/queue/a\nx-dead-letter-exchange:\nx-dead-letter-routing-key:dead", true),
+        ("destination:/queue/a\nx-dead-letter-exchange:\nx-dead-letter-routing-key:other", false),
+    ] {
+        let mut script = Script::connected("1.2");
+        script.client("BEGIN\ntransaction:t\n\n");
+        assert!(script.client(&format!("SEND\n{headers}\ntransaction:t\n\n")).is_empty(), "{headers}");
+        let actions = script.input(Input::Rules(Arc::clone(&sends)));
+        if is_allowed {
+            assert!(actions.is_empty(), "{headers}");
+        } else {
+            refused(&actions);
+        }
+    }
     let mut script = Script::connected("1.2");
     script.subscribe("id:0\ndestination:/topic/b");
     let (ticket, _) = script.asks("UNSUBSCRIBE\nid:0\n\n");
