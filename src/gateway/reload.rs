@@ -36,11 +36,12 @@ impl Reloader {
         next.check().map_err(|faults| format!("without a restart it does not go together: {faults}"))?;
         let live = self.program.live(&next, &self.services.metrics).map_err(|error| error.to_string())?;
         let reloaded = Reloaded { applied: current.differences(&next), restart: next.differences(&wanted) };
-        self.services.apply(live);
-        if self.log.state().is_some() {
+        // What an operator has set meanwhile stays, unless the settings ask for another level than they did.
+        if self.log.state().is_some() && next.log.level != current.log.level {
             let change = Change { level: Some(next.log.level.clone()), sessions: None };
             self.log.change(change).map_err(|why| format!("log.level: {why}"))?;
         }
+        self.services.apply(live); // last, since it cannot fail
         *current = next;
         Ok(reloaded)
     }

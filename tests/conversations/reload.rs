@@ -237,6 +237,14 @@ async fn the_program_reads_its_file_again_and_says_what_is_wrong_with_it() {
     assert_eq!(reloaded, expected);
     program.logs("have been read again").await;
     assert_eq!(done(&program.admin, "GET /log", Value::Null).await["level"], json!("info"));
+    done(&program.admin, "PUT /log", json!({ "level": "debug" })).await;
+    write("[log]\nlevel = \"info\"\n[session]\nprefetch = 8\n");
+    done(&program.admin, "POST /reload", Value::Null).await;
+    assert_eq!(done(&program.admin, "GET /log", Value::Null).await["level"], json!("debug"), "an operator's stays");
+    write("[log]\nlevel = \"warn\"\n[session]\nprefetch = 8\n");
+    done(&program.admin, "POST /reload", Value::Null).await;
+    write("[log]\nlevel = \"info\"\n[session]\nprefetch = 8\n");
+    done(&program.admin, "POST /reload", Value::Null).await;
     for (bad, about) in [
         ("[session]\nprefetsch = 7\n", "session.prefetch"),
         ("[session]\nprefetch = 0\n", "session.prefetch"),
