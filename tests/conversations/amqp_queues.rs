@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use stompgate::broker::amqp::TopicSlash;
+use stompgate::chain::Answer;
 use stompgate::config::Config;
 
 use crate::amqp_bytes::{self, BYTE};
 use crate::peer::own_virtual_host;
 use crate::queues::{reader, sender};
-use crate::support::{Client, Gateway, gateway, gateway_with};
+use crate::support::{Client, Gateway, builder, gateway, gateway_with};
 
 /// A gateway whose clients may describe queues.
 fn trusting(change: impl FnOnce(&mut Config)) -> Gateway {
@@ -85,6 +86,25 @@ async fn a_queue_that_is_not_as_asked_is_used_and_the_receipt_says_so() {
         }
     }
     assert!(warned);
+}
+
+#[tokio::test]
+async fn a_subscription_that_begins_with_a_snapshot_is_warned_of_its_queue_too() {
+    let routed = builder(|config| config.broker.amqp.queue_arguments = Some(true));
+    let gateway = routed.handler("/app/alarms", |_| async { Ok(Some(Answer::text("so far"))) }).start();
+    let gateway = gateway.expect("a gateway that starts");
+    let headers = "destination:/topic/alarms\nx-queue-name:named\nack:client\nx-snapshot:/app/alarms";
+    let mut client = Client::connect(&gateway, "1.2").await;
+    for (id, warning) in [(0, None), (1, Some("x-max-length"))] {
+        let arguments = format!("id:{id}\n{headers}{}", if warning.is_some() { "\nx-max-length:5" } else { "" });
+        let receipt = client.asks(&format!("SUBSCRIBE\n{arguments}")).await;
+        client.expect("MESSAGE").await.saying("so far").with("subscription", &id.to_string());
+        let done = client.expect("RECEIPT").await.with("receipt-id", &receipt);
+        match warning {
+            None => drop(done.without("warning")),
+            Some(about) => assert!(done.get("warning").contains(about), "{}", done.get("warning")),
+        }
+    }
 }
 
 #[tokio::test]

@@ -209,7 +209,12 @@ impl Connection {
                 }
             }
             Completed::Opened(ticket, key, Ok(subscription)) => {
-                self.input(Input::Done(ticket, handled.map(Done::Handled)));
+                let warning = subscription.warning().map(str::to_owned);
+                let warned = handled.map(|mut handled| {
+                    handled.outcome.warning = warning;
+                    Done::Handled(handled)
+                });
+                self.input(Input::Done(ticket, warned));
                 self.consumers.add(key, subscription);
             }
             other => self.on_completed(other),
