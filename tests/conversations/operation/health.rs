@@ -2,12 +2,13 @@
 
 use std::net::TcpListener;
 
-use stompgate::broker::Kind;
-#[cfg(feature = "amqp")]
-use stompgate::broker::amqp::Uri;
 use stompgate::config::Config;
 use stompgate::gateway::Gateway;
-use stompgate::server::admin::Readiness;
+#[cfg(feature = "amqp")]
+use stompgate::{
+    broker::{Kind, amqp::Uri},
+    server::admin::Readiness,
+};
 
 use super::ask;
 use crate::support::{Client, gateway, gateway_with, soon, until};

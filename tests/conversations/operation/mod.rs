@@ -3,6 +3,8 @@
 mod health;
 mod log;
 mod metrics;
+#[cfg(all(feature = "amqp", feature = "mqtt"))]
+mod names;
 
 use stompgate::gateway::Gateway;
 
