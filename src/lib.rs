@@ -32,6 +32,7 @@
 //! | [`hub`] | one subscription for many readers; what waits for each client | `message`, `stomp`, `broker` |
 //! | [`server`] | sockets, HTTP, WebSocket, TLS; one task per client | all above |
 //! | [`metrics`] | every metric; used from `broker` on | `message`, `stomp` |
+//! | [`traces`] | spans, and where they go; used from `hub` on | `message`, `metrics` |
 //! | [`gateway`], [`config`] | joins the parts; gathers their settings | all |
 //!
 //! Dependencies point down this table only, and a test reads the source to hold that. `docs/semantics.md` is the contract
@@ -67,8 +68,10 @@ pub mod gateway;
 pub mod hub;
 pub mod message;
 pub mod metrics;
+mod outbound;
 pub mod server;
 pub mod session;
 pub mod settings;
 pub mod stomp;
 pub mod telemetry;
+pub mod traces;

@@ -327,6 +327,14 @@ fn the_key_of_the_api_is_never_printed_and_may_come_from_a_file() {
 }
 
 #[test]
+fn the_token_of_the_collector_is_never_printed() {
+    let environment = [("STOMPGATE_TRACES__TOKEN", "let-me-in")];
+    assert_eq!(shown("traces.token", &[], &environment), "traces.token = \"***\"  # STOMPGATE_TRACES__TOKEN");
+    let refused = problems(&stompgate(&["check"], &[("STOMPGATE_TRACES__TOKEN", "let me in")]));
+    assert_eq!(refused, ["traces.token (STOMPGATE_TRACES__TOKEN): must be letters, digits and signs, without blanks"]);
+}
+
+#[test]
 fn trust_stays_on_this_machine_unless_told_otherwise() {
     let found = problems(&stompgate(&["run", "--listen", "0.0.0.0:0"], &[]));
     assert_eq!(found.len(), 1);

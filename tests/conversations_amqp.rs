@@ -38,6 +38,9 @@ mod limits;
 mod nodes;
 #[path = "conversations/not_mqtt.rs"]
 mod not_mqtt;
+#[cfg(feature = "otlp")]
+#[path = "conversations/otlp.rs"]
+mod otlp;
 #[path = "conversations/queues.rs"]
 mod queues;
 #[path = "conversations/receipts.rs"]

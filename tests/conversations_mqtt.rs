@@ -30,6 +30,9 @@ mod limits;
 mod mqtt;
 #[path = "conversations/nodes.rs"]
 mod nodes;
+#[cfg(feature = "otlp")]
+#[path = "conversations/otlp.rs"]
+mod otlp;
 #[path = "conversations/queues.rs"]
 mod queues;
 #[path = "conversations/receipts.rs"]

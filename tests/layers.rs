@@ -17,10 +17,10 @@ const ROOMS: &[(&str, Option<&[&str]>)] = &[
     ("session", Some(&["settings", "message", "stomp", "access"])),
     // 3: the ports; not each other
     ("broker", Some(&["settings", "message", "metrics"])),
-    ("chain", Some(&["settings", "message", "metrics"])),
+    ("chain", Some(&["settings", "message", "metrics", "outbound"])),
     ("auth", Some(&["settings", "message", "metrics"])),
     // 4: the hub
-    ("hub", Some(&["settings", "message", "stomp", "broker", "metrics"])),
+    ("hub", Some(&["settings", "message", "stomp", "broker", "metrics", "traces"])),
     // 5: the edge
     (
         "server",
@@ -36,6 +36,7 @@ const ROOMS: &[(&str, Option<&[&str]>)] = &[
             "hub",
             "metrics",
             "telemetry",
+            "traces",
         ]),
     ),
     // 6: the wiring
@@ -45,7 +46,9 @@ const ROOMS: &[(&str, Option<&[&str]>)] = &[
     ("main", None),
     // aside
     ("metrics", Some(&["settings", "message", "stomp"])),
+    ("outbound", Some(&[])),
     ("telemetry", Some(&["settings"])),
+    ("traces", Some(&["settings", "message", "metrics", "outbound"])),
 ];
 
 /// What must not be named outside of these folders.
@@ -54,6 +57,8 @@ const AT_HOME: &[(&str, &str)] = &[
     ("rumqttc", "broker/mqtt"),
     ("rumqttc_v4", "broker/mqtt"),
     ("flate2", "server/deflate"),
+    ("opentelemetry", "traces"),
+    ("opentelemetry_sdk", "traces"),
 ];
 
 /// What must not be named in the rooms that do no IO and read no clock.

@@ -19,7 +19,7 @@ pub use sources::{Flag, Sources};
 use crate::access::{Action, ForeignReply, Naming, Rules};
 use crate::message::{Destination, Separators, Text};
 use crate::settings::Faults;
-use crate::{access, auth, broker, chain, hub, metrics, server, session, telemetry};
+use crate::{access, auth, broker, chain, hub, metrics, server, session, telemetry, traces};
 
 /// All settings of a gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,8 @@ pub struct Config {
     pub admin: server::admin::Settings,
     /// `[metrics]`.
     pub metrics: metrics::Settings,
+    /// `[traces]`.
+    pub traces: traces::Settings,
     /// `[log]`.
     pub log: telemetry::Settings,
 }
@@ -107,6 +109,7 @@ impl Config {
         faults.join(self.node.check());
         faults.join(self.admin.check());
         faults.join(self.metrics.check(self.separators()));
+        faults.join(self.traces.check());
         faults.join(self.log.check());
         faults.join(self.check_trust());
         faults.join(self.check_identity());

@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::server::admin::{self, Admin, Reload, Reloaded, UNREADABLE};
 use crate::server::{Parts, Server, Services};
 use crate::telemetry::Log;
+use crate::traces::Traces;
 
 pub use builder::Builder;
 use builder::Program;
@@ -61,11 +62,13 @@ impl Gateway {
         let scheme = if config.server.tls.files().is_some() { "wss" } else { "ws" };
         let path = config.server.path.clone();
         let metrics = Arc::new(Metrics::with(&config.metrics, config.separators()));
+        let node = config.node.name.clone().unwrap_or_else(random_name);
         let server = Server::bind(Parts {
             live: program.live(&config, &metrics)?,
             metrics,
+            traces: Traces::start(&config.traces, &node).map_err(io::Error::other)?,
             separators: config.separators(),
-            node: config.node.name.clone().unwrap_or_else(random_name),
+            node,
             broker: Arc::clone(&broker),
             log: log.clone(),
         })?;
@@ -126,7 +129,7 @@ impl Gateway {
     }
 
     /// Is not ready for `server.drain_grace`; then stops accepting, lets clients finish what is in flight, closes them
-    /// with 1012, in waves over `server.drain_window`, and ends the broker's links. From its end on the port is free.
+    /// with 1012, in waves over `server.drain_window`, ends the broker's links, and exports the spans that wait. From its end on the port is free.
     pub async fn shut_down(self) {
         self.services.begin_draining();
         tokio::time::sleep(self.services.live().server.drain_grace).await;
@@ -137,6 +140,7 @@ impl Gateway {
             warn!(left, "clients were still there after server.shutdown_timeout");
         }
         self.broker.close().await;
+        self.services.traces.close().await;
     }
 }
 

@@ -66,6 +66,7 @@ fn reloadable(current: &Config, wanted: Config) -> Config {
         node: current.node.clone(),
         admin: current.admin.clone(),
         metrics: current.metrics.clone(),
+        traces: current.traces.clone(),
         ..wanted
     };
     next.log.format = current.log.format;

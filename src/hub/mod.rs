@@ -24,6 +24,7 @@ use crate::broker::{BrokerError, Link, Shared, SharedSource, Subscriber};
 use crate::message::{Destination, Message, Refusal, Separators, Text, Usage};
 use crate::metrics::Metrics;
 use crate::stomp::{MessageFrame, Reader};
+use crate::traces::{Stage, Traces};
 
 use outbox::{Compressed, Item, Outbox, Policy, Signal};
 pub use render::{render, render_frame};
@@ -60,6 +61,7 @@ struct Common {
     policies: Vec<(Destination, Policy, Option<String>)>,
     message_ids: AtomicU64,
     metrics: Arc<Metrics>,
+    traces: Traces,
 }
 
 /// The readers of one source. This is what the broker calls.
@@ -106,7 +108,7 @@ pub struct Membership {
 
 impl Hub {
     /// A hub with these policies for full outboxes. Their destinations have been checked with the settings.
-    pub fn new(settings: &Settings, separators: Separators, metrics: Arc<Metrics>) -> Self {
+    pub fn new(settings: &Settings, separators: Separators, metrics: Arc<Metrics>, traces: Traces) -> Self {
         let policy = |policy: &OutboxPolicy| {
             let destination = Destination::parse(&policy.destination, Usage::Subscribe, separators).ok()?;
             Some((destination, Policy { when_full: policy.when_full, key: None }, policy.key.clone()))
@@ -115,6 +117,7 @@ impl Hub {
             policies: settings.policy.iter().filter_map(policy).collect(),
             message_ids: AtomicU64::new(0),
             metrics,
+            traces,
         };
         Hub(Arc::new(Inner { sources: Mutex::default(), common: Arc::new(common) }))
     }
@@ -254,8 +257,10 @@ impl Subscriber for FanOut {
         let now = now();
         let policy = self.common.policy(message);
         let message_id = self.common.message_id();
+        let (mut trace, traced) = self.common.traces.deliver(message);
+        let message = traced.as_ref().unwrap_or(message);
         let mut readers = lock(&self.readers);
-        let mut count = 0;
+        let (mut count, mut recorded) = (0, 0);
         for (reader, group) in &mut readers.groups {
             let policy = policy.of(reader);
             let (mut frame, mut compressed) = (None, None::<Compressed>);
@@ -264,17 +269,24 @@ impl Subscriber for FanOut {
                 if member.joining && message.options.retain {
                     continue;
                 }
-                let item = if std::mem::take(&mut member.gap) {
+                let mut item = if std::mem::take(&mut member.gap) {
                     self.common.render(reader, message, &message_id, true)
                 } else {
                     let frame = frame.get_or_insert_with(|| self.common.render(reader, message, &message_id, false));
                     let compressed = member.outbox.is_compressed().then(|| compressed.get_or_insert_default().clone());
-                    Item { compressed, ..frame.clone() }
+                    Item { compressed, ..frame.copy() }
                 };
+                if !trace.is_none() && recorded < self.common.traces.max_open() {
+                    item.trace = trace.child(Stage::Write);
+                    recorded += 1;
+                }
                 member.push(item, &policy, now);
             }
         }
         drop(readers);
+        if !trace.is_none() {
+            trace.note("stompgate.readers", &count.to_string());
+        }
         self.common.metrics.delivered(&message.destination, count);
     }
 

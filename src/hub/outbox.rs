@@ -19,6 +19,7 @@ use super::settings::{Settings, WhenFull};
 use crate::message::{DeliveryId, Refusal, Text};
 use crate::metrics::{Dropped, Metrics, Overrun};
 use crate::stomp::Command;
+use crate::traces::Span;
 
 /// One client's queue of frames to be written. Cheap while it is empty.
 #[derive(Debug)]
@@ -30,7 +31,7 @@ pub struct Outbox {
 }
 
 /// One frame, rendered.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Item {
     /// The whole STOMP frame, or the LF of a heart-beat.
     pub frame: Bytes,
@@ -42,6 +43,20 @@ pub struct Item {
     pub settle: Option<DeliveryId>,
     /// Where its compressed form is shared, if others are sent the same frame and the client wants it so.
     pub compressed: Option<Compressed>,
+    /// Ends once the frame has been written.
+    pub trace: Span,
+}
+
+impl Item {
+    /// A frame, or a heart-beat, that goes with nothing else.
+    pub fn new(frame: Bytes, command: Option<Command>, text: bool) -> Self {
+        Item { frame, command, text, settle: None, compressed: None, trace: Span::default() }
+    }
+
+    /// The same frame for another reader.
+    pub(super) fn copy(&self) -> Self {
+        Item::new(self.frame.clone(), self.command, self.text)
+    }
 }
 
 /// The compressed form of a frame, made by the first of those who are sent it, or found not to be worth it.

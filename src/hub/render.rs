@@ -11,7 +11,7 @@ pub fn render(message: &MessageFrame<'_>, version: Version) -> (Item, usize) {
     let left_out = message.encode(version, &mut frame);
     // Command and headers are text, so the body alone decides (contract, §7: text if it is valid UTF-8).
     let text = std::str::from_utf8(message.body).is_ok();
-    (Item { frame: frame.freeze(), command: Some(Command::Message), text, settle: None, compressed: None }, left_out)
+    (Item::new(frame.freeze(), Some(Command::Message), text), left_out)
 }
 
 /// Renders a frame of the session's own.
@@ -19,5 +19,5 @@ pub fn render_frame(frame: &Frame, version: Version) -> Item {
     let mut bytes = BytesMut::new();
     encode(frame, version, &mut bytes);
     let text = std::str::from_utf8(&frame.body).is_ok();
-    Item { frame: bytes.freeze(), command: Some(frame.command), text, settle: None, compressed: None }
+    Item::new(bytes.freeze(), Some(frame.command), text)
 }

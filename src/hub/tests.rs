@@ -130,7 +130,7 @@ fn texts(outbox: &Outbox) -> Vec<String> {
 }
 
 fn hub() -> Hub {
-    Hub::new(&Settings::default(), Separators::Both, Arc::default())
+    Hub::new(&Settings::default(), Separators::Both, Arc::default(), Traces::default())
 }
 
 struct Joined {
@@ -294,7 +294,7 @@ async fn the_first_policy_that_matches_counts_and_conflation_stays_within_a_subs
         ],
         ..Settings::default()
     };
-    let common = Hub::new(&settings, Separators::Both, Arc::default()).0.common.clone();
+    let common = Hub::new(&settings, Separators::Both, Arc::default(), Traces::default()).0.common.clone();
     let mut price = Arc::unwrap_or_clone(message("prices/x", ""));
     price.headers.push("symbol", "ACME");
     let policy = common.policy(&price);

@@ -162,6 +162,16 @@ impl Authentication {
 
 impl Publish {
     const NAMES: [&str; 6] = ["confirmed", "unroutable", "rejected", "timed-out", "unavailable", "abandoned"];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+
+    /// Whether the broker has the message.
+    pub fn is_success(self) -> bool {
+        matches!(self, Publish::Confirmed | Publish::Unroutable)
+    }
 }
 
 impl Overrun {

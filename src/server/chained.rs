@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::broker::{BrokerError, Confirmation, Link, Transaction};
 use crate::chain::{Answer, Cause, Chain, Context, Event, Failure, Interest, Rejection, Reply, Subscription, Verdict};
@@ -11,6 +12,7 @@ use crate::message::{
 };
 use crate::server::operation::Published;
 use crate::session::{Done, Request, SubscriptionKey, Ticket};
+use crate::traces::{Span, Stage};
 
 /// The chain, and whose frames go through it.
 #[derive(Clone)]
@@ -30,6 +32,7 @@ pub(super) struct Sent {
     confirmations: Vec<Confirmation>,
     replies: Vec<Message>,
     status: Option<u16>,
+    trace: Span,
 }
 
 impl Chained {
@@ -63,27 +66,45 @@ impl Chained {
     ///
     /// # Errors
     /// When that ends the session.
-    pub(super) async fn send(&self, link: &Arc<dyn Link>, message: Message) -> Result<Sent, Refusal> {
+    pub(super) async fn send(&self, link: &Arc<dyn Link>, message: Message, mut trace: Span) -> Result<Sent, Refusal> {
         let cause = Cause::new(&message.destination, &message.headers);
-        let sent = self.try_send(link, message, &cause).await;
+        let sent = self.try_send(link, message, &cause, &mut trace).await;
         if let Err(refusal) = &sent {
+            trace.fail(refusal.code);
             self.chain.completed(Event::Send(cause.destination()), Err(refusal), &self.context);
         }
-        sent
+        Ok(Sent { trace, ..sent? })
     }
 
-    async fn try_send(&self, link: &Arc<dyn Link>, message: Message, cause: &Cause) -> Result<Sent, Refusal> {
+    async fn try_send(
+        &self,
+        link: &Arc<dyn Link>,
+        mut message: Message,
+        cause: &Cause,
+        trace: &mut Span,
+    ) -> Result<Sent, Refusal> {
+        let mut chain = trace.step(Stage::Chain, &mut message.headers);
         let (answered, status) = match self.chain.send(message, &self.context).await {
             Ok(verdict) => (Answered::from(verdict), None),
-            Err(Rejection::Refused(refusal)) => return Err(refusal),
-            Err(Rejection::Failed(failure)) => (Answered::of_failure(cause, &failure), Some(failure.status)),
+            Err(Rejection::Refused(refusal)) => {
+                chain.fail(refusal.code);
+                return Err(refusal);
+            }
+            Err(Rejection::Failed(failure)) => {
+                chain.fail(&failure.status.to_string());
+                (Answered::of_failure(cause, &failure), Some(failure.status))
+            }
         };
+        drop(chain);
         let mut confirmations = Vec::with_capacity(answered.publish.len());
-        for message in answered.publish {
+        for mut message in answered.publish {
+            let handing_over = trace.step(Stage::Publish, &mut message.headers);
             let permit = link.reserve().await?;
             confirmations.push(link.publish(permit, message));
+            trace.join(handing_over.then(Stage::Confirm));
         }
-        Ok(Sent { destination: cause.destination().clone(), confirmations, replies: answered.replies, status })
+        let (destination, replies) = (cause.destination().clone(), answered.replies);
+        Ok(Sent { destination, confirmations, replies, status, trace: Span::default() })
     }
 
     /// Waits until everything that came of a SEND is confirmed.
@@ -204,9 +225,9 @@ impl Chained {
 }
 
 impl Sent {
-    /// How many messages have been published.
-    pub(super) fn messages(&self) -> usize {
-        self.confirmations.len()
+    /// What has been published, and waits for the broker's answers since then.
+    pub(super) fn published(&mut self, since: Instant) -> Published {
+        Published { since, messages: self.confirmations.len(), trace: std::mem::take(&mut self.trace) }
     }
 }
 

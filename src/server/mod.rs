@@ -39,6 +39,7 @@ use crate::hub::outbox::Outbox;
 use crate::message::{Refusal, Separators, Text};
 use crate::metrics::{Handshake, Metrics};
 use crate::telemetry::Log;
+use crate::traces::Traces;
 
 use connection::Connection;
 use deflate::Agreed;
@@ -71,6 +72,8 @@ pub struct Services {
     pub hub: Hub,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is recorded.
+    pub traces: Traces,
     /// What is logged.
     pub log: Log,
     registry: Arc<Registry>,
@@ -88,6 +91,8 @@ pub struct Parts {
     pub broker: Arc<dyn Broker>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is recorded.
+    pub traces: Traces,
     /// What is logged.
     pub log: Log,
 }
@@ -115,14 +120,15 @@ impl Server {
     /// # Errors
     /// An address that cannot be had; the text names the setting.
     pub fn bind(parts: Parts) -> io::Result<Server> {
-        let Parts { live, separators, node, broker, metrics, log } = parts;
+        let Parts { live, separators, node, broker, metrics, traces, log } = parts;
         let listener = listen(live.server.listen, "server.listen")?;
         let services = Services {
-            hub: Hub::new(&live.outbox, separators, Arc::clone(&metrics)),
+            hub: Hub::new(&live.outbox, separators, Arc::clone(&metrics), traces.clone()),
             registry: Arc::new(Registry::new(live.limits())),
             sockets: Arc::new(Semaphore::new(live.sockets())),
             live: RwLock::new(Arc::new(live)),
             metrics,
+            traces,
             separators,
             node,
             broker,

@@ -16,6 +16,7 @@ use crate::hub::{Hub, Membership};
 use crate::message::{Credentials, DurableName, Handled, Message, Outcome, Principal, Refusal, Text};
 use crate::session::{Done, SubscriptionKey, Ticket};
 use crate::stomp::Reader;
+use crate::traces::{Span, Stage};
 
 /// Something under way.
 pub(super) type Operation = Pin<Box<dyn Future<Output = Completed> + Send>>;
@@ -100,15 +101,21 @@ pub(super) fn cancel(
     })
 }
 
-pub(super) fn publish(link: Arc<dyn Link>, ticket: Ticket, published: Published, message: Message) -> Operation {
+pub(super) fn publish(
+    link: Arc<dyn Link>,
+    ticket: Ticket,
+    mut published: Published,
+    handing_over: Span,
+    message: Message,
+) -> Operation {
     Box::pin(async move {
         let confirmation = link.reserve().await.map(|permit| link.publish(permit, message));
+        published.trace.join(handing_over.then(Stage::Confirm));
         Completed::Published(ticket, published, confirmation)
     })
 }
 
-pub(super) fn commit(link: Arc<dyn Link>, ticket: Ticket, since: Instant, transaction: Transaction) -> Operation {
-    let published = Published { since, messages: transaction.messages.len() };
+pub(super) fn commit(link: Arc<dyn Link>, ticket: Ticket, published: Published, transaction: Transaction) -> Operation {
     Box::pin(async move { Completed::Published(ticket, published, link.commit(transaction).await) })
 }
 
@@ -117,10 +124,10 @@ pub(super) fn delete_durable(link: Arc<dyn Link>, ticket: Ticket, name: DurableN
 }
 
 /// Messages that wait for the broker's answer, and since when.
-#[derive(Clone, Copy)]
 pub(super) struct Published {
     pub(super) since: Instant,
     pub(super) messages: usize,
+    pub(super) trace: Span,
 }
 
 /// A confirmation that is on its way, and whose it is.
@@ -135,7 +142,7 @@ impl Future for Pending {
     type Output = (Ticket, Option<Published>, Result<Outcome, Refusal>);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let (ticket, published) = (self.ticket, self.published);
-        Pin::new(&mut self.confirmation).poll(context).map(|result| (ticket, published, result.map_err(Refusal::from)))
+        let polled = Pin::new(&mut self.confirmation).poll(context);
+        polled.map(|result| (self.ticket, self.published.take(), result.map_err(Refusal::from)))
     }
 }

@@ -9,6 +9,7 @@ impl Services {
     pub(super) fn render_metrics(&self) -> String {
         let mut figures = Figures::default();
         self.report(&mut figures);
+        self.traces.report(&mut figures);
         self.broker.report(&mut figures);
         self.metrics.render(figures)
     }

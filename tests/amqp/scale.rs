@@ -159,7 +159,7 @@ async fn many_topics_are_many_bindings_on_a_few_queues() {
 
 async fn one_binding_is_enough_for_all_who_read_the_same(node: &RabbitMq, client: &Client) {
     let settings = Arc::new(Settings::default());
-    let hub = Hub::new(&settings, Separators::Both, Arc::default());
+    let hub = Hub::new(&settings, Separators::Both, Arc::default(), stompgate::traces::Traces::default());
     let outboxes: Vec<_> = (0..MANY).map(|_| Arc::new(Outbox::new(Arc::clone(&settings), Arc::default()))).collect();
     let joining = outboxes.iter().enumerate().map(|(number, outbox)| {
         let subscription = Some(format!("sub-{}", number % 5).into());

@@ -27,6 +27,8 @@ mod heartbeats;
 mod limits;
 mod not_mqtt;
 mod operation;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod queues;
 mod receipts;
 mod reload;

@@ -9,8 +9,6 @@ mod settings;
 mod sign;
 mod url;
 
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,19 +17,13 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use tokio::sync::Semaphore;
 use tracing::debug;
 
 use super::template::{RoutePattern, Values, encoded};
 use super::{Answer, Context, Failure, Handler, Request, Variables, claims};
 use crate::message::{Headers, TraceParent, trace_context};
+use crate::outbound::{self, HttpClient, Options};
 use breaker::Breaker;
 pub use settings::Settings;
 use sign::Signer;
@@ -57,7 +49,7 @@ struct Question<'a> {
 /// A service behind a route.
 pub(super) struct Service {
     settings: Settings,
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: HttpClient,
     method: Method,
     url: Url,
     signer: Option<Signer>,
@@ -301,35 +293,7 @@ fn begun() -> TraceParent {
     TraceParent { trace: u128::from(part()) << 64 | u128::from(part()), span: part(), is_sampled: true }
 }
 
-fn client(settings: &Settings) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, String> {
-    let provider = rustls::crypto::ring::default_provider();
-    let builder = HttpsConnectorBuilder::new();
-    let builder = match &settings.ca {
-        None => builder.with_provider_and_webpki_roots(provider).map_err(|error| error.to_string())?,
-        Some(file) => {
-            let config = ClientConfig::builder_with_provider(Arc::new(provider))
-                .with_safe_default_protocol_versions()
-                .map_err(|error| error.to_string())?;
-            builder.with_tls_config(config.with_root_certificates(roots(file)?).with_no_client_auth())
-        }
-    };
-    let mut connector = HttpConnector::new();
-    connector.enforce_http(false);
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(settings.timeout));
-    let mut pool = Client::builder(TokioExecutor::new());
-    pool.pool_timer(TokioTimer::new());
-    pool.pool_max_idle_per_host(settings.max_idle).pool_idle_timeout(settings.idle_timeout);
-    Ok(pool.build(builder.https_or_http().enable_http1().wrap_connector(connector)))
-}
-
-/// The certificates of a PEM file.
-fn roots(file: &Path) -> Result<RootCertStore, String> {
-    let bad = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| bad(&error))? {
-        let added = roots.add(certificate.map_err(|error| bad(&error))?);
-        added.map_err(|error| bad(&error))?;
-    }
-    Ok(roots)
+fn client(settings: &Settings) -> Result<HttpClient, String> {
+    let Settings { timeout, max_idle, idle_timeout, .. } = *settings;
+    outbound::client(&Options { ca: settings.ca.as_deref(), connect_timeout: timeout, max_idle, idle_timeout })
 }

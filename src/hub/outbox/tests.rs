@@ -51,7 +51,7 @@ impl Script {
 
 /// A frame of 30 bytes that begins with `text`.
 fn item(text: &str) -> Item {
-    Item { frame: format!("{text:<30}").into(), command: None, text: true, settle: None, compressed: None }
+    Item::new(format!("{text:<30}").into(), None, true)
 }
 
 fn ended_as_slow(signal: Option<Signal>) -> bool {
@@ -204,13 +204,7 @@ fn a_long_congestion_costs_no_memory() {
 #[test]
 fn an_empty_outbox_takes_one_message_of_any_size_up_to_the_largest() {
     let script = Script::new();
-    let large = |size: usize| Item {
-        frame: vec![b'x'; size].into(),
-        command: None,
-        text: true,
-        settle: None,
-        compressed: None,
-    };
+    let large = |size: usize| Item::new(vec![b'x'; size].into(), None, true);
     script.outbox.push(large(1000), &Policy::default(), script.now);
     assert_eq!(script.drain().len(), 1);
     script.outbox.push(large(1001), &Policy::default(), script.now);

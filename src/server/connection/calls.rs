@@ -13,6 +13,7 @@ use crate::message::{Destination, Handled, Message, Outcome, Refusal};
 use crate::server::chained::{Call, Chained, Sent};
 use crate::server::operation::{self, Completed, Operation, Published};
 use crate::session::{Application, Done, Input, Request, SubscriptionKey, Ticket};
+use crate::traces::Span;
 
 /// Calls under way that later frames do not wait for. Nothing in most clients, and so without memory of its own.
 #[derive(Default)]
@@ -86,22 +87,31 @@ impl Connection {
     }
 
     /// Begins the call of the chain for a SEND. Gives the message back if the chain has no interest in it.
-    pub(super) fn call(&mut self, link: &Arc<dyn Link>, ticket: Ticket, message: Message) -> Option<Message> {
-        let Some((chained, interest)) = self.chained(Event::Send(&message.destination)) else { return Some(message) };
+    pub(super) fn call(
+        &mut self,
+        link: &Arc<dyn Link>,
+        ticket: Ticket,
+        message: Message,
+        trace: Span,
+    ) -> Option<(Message, Span)> {
+        let Some((chained, interest)) = self.chained(Event::Send(&message.destination)) else {
+            return Some((message, trace));
+        };
         let (chained, link) = (chained.clone(), Arc::clone(link));
         if interest == Interest::Concurrent && self.calls.len() < chained.chain.max_concurrent() {
             let since = self.handled;
             self.calls.push(Box::pin(async move {
-                match chained.send(&link, message).await {
-                    Ok(sent) => {
-                        let published = Published { since, messages: sent.messages() };
+                match chained.send(&link, message, trace).await {
+                    Ok(mut sent) => {
+                        let published = sent.published(since);
                         (ticket, Some(published), chained.settle(sent).await)
                     }
                     Err(refusal) => (ticket, None, Err(refusal)),
                 }
             }));
         } else {
-            self.operation = Some(Box::pin(async move { Completed::Sent(ticket, chained.send(&link, message).await) }));
+            self.operation =
+                Some(Box::pin(async move { Completed::Sent(ticket, chained.send(&link, message, trace).await) }));
         }
         None
     }
@@ -109,9 +119,9 @@ impl Connection {
     /// What came of a SEND has been published: later frames need not wait for its confirmation.
     pub(super) fn on_sent(&mut self, ticket: Ticket, sent: Result<Sent, Refusal>) {
         match (sent, &self.chained) {
-            (Ok(sent), Some(chained)) => {
+            (Ok(mut sent), Some(chained)) => {
                 let chained = chained.clone();
-                let published = Published { since: self.handled, messages: sent.messages() };
+                let published = sent.published(self.handled);
                 self.calls.push(Box::pin(async move { (ticket, Some(published), chained.settle(sent).await) }));
             }
             (Ok(_), None) => {} // nothing is sent without a chain
@@ -135,20 +145,20 @@ impl Connection {
         &self,
         link: &Arc<dyn Link>,
         ticket: Ticket,
+        published: Published,
         transaction: Transaction,
-    ) -> Result<Operation, Transaction> {
-        let Some(chained) = &self.chained else { return Err(transaction) };
+    ) -> Result<Operation, (Published, Transaction)> {
+        let Some(chained) = &self.chained else { return Err((published, transaction)) };
         let observers = self.observers(&transaction);
         let is_wanted = observers.iter().any(Option::is_some) || chained.is_interested(&transaction);
         match is_wanted.then(|| chained.clone()) {
             Some(chained) => {
                 let link = Arc::clone(link);
-                let published = Published { since: self.handled, messages: transaction.messages.len() };
                 Ok(Box::pin(async move {
                     Completed::Done(ticket, Some(published), chained.commit(&link, transaction, observers).await)
                 }))
             }
-            None => Err(transaction),
+            None => Err((published, transaction)),
         }
     }
 

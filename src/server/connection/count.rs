@@ -40,8 +40,12 @@ impl Connection {
     }
 
     pub(super) fn count_published(&self, published: Option<Published>, outcome: Publish) {
-        if let Some(Published { since, messages }) = published {
+        if let Some(Published { since, messages, mut trace }) = published {
             self.services.metrics.published(outcome, messages, self.handled.saturating_duration_since(since));
+            trace.note("stompgate.outcome", outcome.as_str());
+            if !outcome.is_success() {
+                trace.fail(outcome.as_str());
+            }
         }
     }
 

@@ -18,7 +18,7 @@
 //! | `write` | what goes to the client |
 //! | `calls`, `observed` | what the chain has an interest in: frames, and subscriptions while they last |
 //! | `finish` | the end |
-//! | `count`, `shown` | what is counted, and what the log may show |
+//! | `count`, `shown`, `traced` | what is counted, what the log may show, and what is recorded of acknowledgements |
 
 mod calls;
 mod clock;
@@ -28,6 +28,7 @@ mod finish;
 mod observed;
 mod perform;
 mod shown;
+mod traced;
 mod wait;
 mod write;
 
@@ -59,6 +60,7 @@ use calls::Calls;
 pub(super) use clock::now;
 pub(super) use count::outcome_of;
 use observed::Interception;
+use traced::Unacknowledged;
 use write::Writing;
 
 /// Frames and heart-beats of one client that are handled before other tasks have their turn.
@@ -99,6 +101,7 @@ pub(super) struct Connection {
     observed: Vec<Subscription>,
     /// A message that the chain looks at before it is delivered.
     interception: Option<Interception>,
+    unacknowledged: Unacknowledged,
     /// The code of the ERROR that ended the session.
     error: Option<Text>,
     /// The will, once the session has ended without DISCONNECT.
@@ -158,6 +161,7 @@ impl Connection {
             calls: Calls::default(),
             observed: Vec::new(),
             interception: None,
+            unacknowledged: Unacknowledged::default(),
             error: None,
             will: None,
             closing: None,

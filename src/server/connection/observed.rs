@@ -38,6 +38,7 @@ impl Connection {
         deliveries: Vec<DeliveryId>,
         settlement: Settlement,
     ) {
+        self.acknowledged(&deliveries, settlement);
         match self.observer_of(&deliveries) {
             None => self.confirm(ticket, None, link.settle(&deliveries, settlement)),
             Some((chained, subscription)) => {

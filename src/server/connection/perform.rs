@@ -16,6 +16,7 @@ use crate::message::{DeliveryId, Message, Outcome, Refusal, detached};
 use crate::server::operation::{self, Completed, Pending, Published};
 use crate::session::{Action, Deliver, Done, Input, SubscriptionKey, Ticket};
 use crate::stomp::{Command, HEARTBEAT, Limits, MessageFrame};
+use crate::traces::{Span, Stage};
 
 impl Connection {
     /// Performs one action, or begins the operation that does.
@@ -30,15 +31,7 @@ impl Connection {
                 self.send(render_frame(&frame, self.session.version()));
             }
             (Action::Deliver(deliver), _) => self.deliver(&deliver),
-            (Action::Heartbeat, _) => {
-                self.send(Item {
-                    frame: Bytes::from_static(HEARTBEAT),
-                    command: None,
-                    text: true,
-                    settle: None,
-                    compressed: None,
-                });
-            }
+            (Action::Heartbeat, _) => self.send(Item::new(Bytes::from_static(HEARTBEAT), None, true)),
             (Action::Close(code, reason), _) => self.closing = Some((code, reason)),
             (Action::PublishWill(will), _) => self.will = Some(will),
             (Action::Forget(key), _) => self.forget(key),
@@ -52,22 +45,29 @@ impl Connection {
                 let (id, peer) = (self.client.id.clone(), self.client.peer);
                 self.operation = Some(operation::authenticate(services, id, peer, ticket, credentials));
             }
-            (Action::Publish(ticket, message), Some(link)) => {
+            (Action::Publish(ticket, mut message), Some(link)) => {
                 self.services.metrics.arrived(&message.destination);
-                if let Some(message) = self.call(&link, ticket, message) {
-                    self.publish(link, ticket, message);
+                let trace = self.services.traces.receive(&mut message, &self.client.id);
+                if let Some((message, trace)) = self.call(&link, ticket, message, trace) {
+                    self.publish(link, ticket, message, trace);
                 }
             }
             (Action::Settle(ticket, deliveries, settlement), Some(link)) => {
                 self.settle(link, ticket, deliveries, settlement);
             }
-            (Action::Commit(ticket, transaction), Some(link)) => {
-                for message in &transaction.messages {
+            (Action::Commit(ticket, mut transaction), Some(link)) => {
+                let mut trace = Span::default();
+                for message in &mut transaction.messages {
                     self.services.metrics.arrived(&message.destination);
+                    trace.join(self.services.traces.receive(message, &self.client.id));
                 }
-                self.operation = Some(match self.chained_commit(&link, ticket, transaction) {
+                for (deliveries, settlement) in &transaction.settlements {
+                    self.acknowledged(deliveries, *settlement);
+                }
+                let published = Published { since: self.handled, messages: transaction.messages.len(), trace };
+                self.operation = Some(match self.chained_commit(&link, ticket, published, transaction) {
                     Ok(operation) => operation,
-                    Err(transaction) => operation::commit(link, ticket, self.handled, transaction),
+                    Err((published, transaction)) => operation::commit(link, ticket, published, transaction),
                 });
             }
             (Action::Subscribe(ticket, key, request), Some(link)) => self.subscribe(link, ticket, key, request),
@@ -79,11 +79,16 @@ impl Connection {
         }
     }
 
-    fn publish(&mut self, link: Arc<dyn Link>, ticket: Ticket, message: Message) {
-        let published = Published { since: self.handled, messages: 1 };
+    fn publish(&mut self, link: Arc<dyn Link>, ticket: Ticket, mut message: Message, trace: Span) {
+        let handing_over = trace.step(Stage::Publish, &mut message.headers);
+        let mut published = Published { since: self.handled, messages: 1, trace };
         match link.try_reserve() {
-            Some(permit) => self.confirm(ticket, Some(published), link.publish(permit, message)),
-            None => self.operation = Some(operation::publish(link, ticket, published, message)),
+            Some(permit) => {
+                let confirmation = link.publish(permit, message);
+                published.trace.join(handing_over.then(Stage::Confirm));
+                self.confirm(ticket, Some(published), confirmation);
+            }
+            None => self.operation = Some(operation::publish(link, ticket, published, handing_over, message)),
         }
     }
 
@@ -93,6 +98,8 @@ impl Connection {
 
     fn deliver(&mut self, deliver: &Deliver) {
         let Deliver { subscription, message_id, ack, destination, delivery, settle_when_written } = deliver;
+        let (trace, traced) = self.services.traces.deliver(&delivery.message);
+        let message = traced.as_ref().unwrap_or(&delivery.message);
         let frame = MessageFrame {
             subscription: subscription.as_deref(),
             message_id,
@@ -100,13 +107,16 @@ impl Connection {
             destination,
             redelivered: delivery.redelivered,
             gap: delivery.gap,
-            headers: &delivery.message.headers,
-            body: &delivery.message.body,
+            headers: &message.headers,
+            body: &message.body,
         };
         let (item, left_out) = render(&frame, self.session.version());
         self.services.metrics.headers_left_out(left_out);
-        self.services.metrics.delivered(&delivery.message.destination, 1);
-        self.send(Item { settle: *settle_when_written, ..item });
+        self.services.metrics.delivered(&message.destination, 1);
+        if let (Some(id), true) = (delivery.id, ack.is_some()) {
+            self.await_acknowledgement(id, trace.child(Stage::Acknowledge));
+        }
+        self.send(Item { settle: *settle_when_written, trace: trace.child(Stage::Write), ..item });
     }
 
     fn unsubscribe(&mut self, ticket: Ticket, key: SubscriptionKey, delete: bool) {

@@ -12,6 +12,7 @@ use super::{Connection, now};
 use crate::hub::outbox::Item;
 use crate::message::{DeliveryId, Settlement};
 use crate::metrics::Run;
+use crate::traces::Span;
 
 /// Writes to one client's socket before what it sends has its turn.
 const WRITES_AT_A_TIME: usize = 16;
@@ -23,6 +24,8 @@ pub(super) struct Writing {
     pub(super) spoken: bool,
     /// To be settled once what was given to the socket has been flushed.
     pub(super) settle: Vec<DeliveryId>,
+    /// What ends then.
+    pub(super) traces: Span,
 }
 
 impl Connection {
@@ -44,6 +47,7 @@ impl Connection {
                     return Poll::Pending;
                 }
             }
+            std::mem::take(&mut self.writing.traces).succeed();
             let now = now();
             if let Some(written) = self.outbox.written(now) {
                 self.services.metrics.written(written.waiting, written.age);
@@ -69,7 +73,7 @@ impl Connection {
                 Poll::Ready(Ok(())) => {}
                 unfinished => break unfinished,
             }
-            let Some(Item { frame, command, text, settle, compressed }) = self.writing.batch.pop_front() else {
+            let Some(Item { frame, command, text, settle, compressed, trace }) = self.writing.batch.pop_front() else {
                 break Poll::Ready(Ok(()));
             };
             if let Some(command) = command {
@@ -84,6 +88,7 @@ impl Connection {
             }
             self.writing.spoken = true;
             self.writing.settle.extend(settle);
+            self.writing.traces.join(trace);
         };
         if !run.is_empty() {
             self.services.metrics.sent(run);

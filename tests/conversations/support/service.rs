@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 pub(crate) struct Call {
     pub(crate) head: String,
     pub(crate) body: String,
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// A service that answers each request with the next of some texts, and at last with the last one over and over.
@@ -122,14 +123,15 @@ async fn serve(
             continue;
         };
         let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
-        let mut call = Call { head, body: String::new() };
+        let mut call = Call { head, body: String::new(), bytes: Vec::new() };
         let length: usize = call.headers("content-length").first().map_or(0, |length| length.parse().unwrap());
         while bytes.len() < end + 4 + length {
             if stream.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
                 return;
             }
         }
-        call.body = String::from_utf8_lossy(&bytes[end + 4..end + 4 + length]).into_owned();
+        call.bytes = bytes[end + 4..end + 4 + length].to_vec();
+        call.body = String::from_utf8_lossy(&call.bytes).into_owned();
         bytes.drain(..end + 4 + length);
         calls.lock().unwrap().push(call);
         let next = {
