@@ -20,6 +20,7 @@ mod floor;
 mod goals;
 mod idle;
 mod latency;
+mod metrics;
 mod plan;
 mod plugin;
 mod process;

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::process::Gateway;
 use crate::report::Report;
-use crate::{app, bridge, bridged, broker_cost, connecting, fan_out, idle, latency, plugin, queue};
+use crate::{app, bridge, bridged, broker_cost, connecting, fan_out, idle, latency, metrics, plugin, queue};
 
 /// Counts and times of one run of all scenarios.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,8 @@ pub enum Scenario {
     IdleMemory,
     /// CPU of clients that send and get heart-beats only.
     IdleCpu,
+    /// What counting costs: metrics of frames and messages, on and off.
+    Metrics,
     /// SEND to RECEIPT through routes of `/app`, beside a topic.
     App,
     /// In front of RabbitMQ, beside a bare AMQP program. Only when it is asked for.
@@ -93,6 +95,7 @@ impl Scenario {
             Scenario::Connect => connecting::run(gateway, plan, report).await,
             Scenario::IdleMemory => idle::memory(gateway, plan, report).await,
             Scenario::IdleCpu => idle::cpu(gateway, plan, report).await,
+            Scenario::Metrics => metrics::run(gateway, plan, report).await,
             Scenario::App => app::run(gateway, plan, report).await,
             Scenario::Bridge => bridge::run(gateway, plan, report).await,
             Scenario::Bridged => bridged::run(gateway, plan, report).await,

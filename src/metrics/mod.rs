@@ -45,6 +45,8 @@ const SIZES: [f64; 9] =
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// `metrics.messages`.
+    counts_messages: bool,
     handshakes: [IntCounter; Handshake::NAMES.len()],
     connects: [IntCounter; Connect::NAMES.len()],
     authentications: [IntCounter; Authentication::NAMES.len()],
@@ -291,6 +293,7 @@ impl Metrics {
             ),
             destinations: settings.parsed(separators).map(|(label, about)| (about, counters(label))).collect(),
             registry: families.0,
+            counts_messages: settings.messages,
         };
         metrics.begin_at_zero();
         metrics
@@ -337,16 +340,23 @@ impl Metrics {
 
     /// A frame came, or a heart-beat (`None`).
     pub fn received(&self, command: Option<Command>, bytes: usize) {
-        self.received.count(command, 1, bytes);
+        if self.counts_messages {
+            self.received.count(command, 1, bytes);
+        }
     }
 
     /// Frames of one command, or heart-beats, were given to a socket.
     pub fn sent(&self, run: Run) {
-        self.sent.count(run.command, run.frames, run.bytes);
+        if self.counts_messages {
+            self.sent.count(run.command, run.frames, run.bytes);
+        }
     }
 
     /// So many messages, published as one, came to their end after `time`.
     pub fn published(&self, outcome: Publish, messages: usize, time: Duration) {
+        if !self.counts_messages {
+            return;
+        }
         self.publishes[outcome as usize].inc_by(messages as u64);
         if !matches!(outcome, Publish::TimedOut | Publish::Abandoned) {
             self.receipt_seconds.observe(time.as_secs_f64());
@@ -355,6 +365,9 @@ impl Metrics {
 
     /// What waited for a client was written: how much there was, and how long the oldest MESSAGE had waited.
     pub fn written(&self, waiting: usize, age: Option<Duration>) {
+        if !self.counts_messages {
+            return;
+        }
         #[expect(clippy::cast_precision_loss, reason = "no outbox holds 2^52 bytes")]
         self.outbox_bytes.observe(waiting as f64);
         if let Some(age) = age {
@@ -401,6 +414,9 @@ impl Metrics {
     }
 
     fn count_message(&self, destination: &Destination, direction: usize, messages: usize) {
+        if !self.counts_messages {
+            return;
+        }
         let counted = self.destinations.iter().find(|(about, _)| about.is_about(destination));
         if let Some((_, counters)) = counted {
             counters[direction].inc_by(messages as u64);

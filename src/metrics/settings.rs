@@ -6,12 +6,21 @@ use crate::message::{Destination, Separators, Usage};
 use crate::settings::Faults;
 
 /// `[metrics]`: what is counted beside what always is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
+    /// Whether frames and messages are counted, and their times. Otherwise those metrics stay at zero, which shows what
+    /// counting costs. Default true.
+    pub messages: bool,
     /// Destinations whose messages are counted under a label of their own, as SUBSCRIBE writes them, with wildcards; the
     /// first that is about a message counts. Default none.
     pub destinations: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { messages: true, destinations: Vec::new() }
+    }
 }
 
 /// Each is a series in both directions, and is looked at for each message.

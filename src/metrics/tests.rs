@@ -53,6 +53,29 @@ fn each_event_moves_its_own_counter() {
 }
 
 #[test]
+fn messages_are_not_counted_if_nobody_wants_that() {
+    let metrics = Metrics::with(&Settings { messages: false, ..Settings::default() }, Separators::default());
+    metrics.received(Some(Command::Send), 7);
+    let mut run = Run::default();
+    assert!(run.add(Some(Command::Message), 10).is_none());
+    metrics.sent(run);
+    metrics.published(Publish::Confirmed, 1, Duration::from_millis(1));
+    metrics.written(10, Some(Duration::from_millis(1)));
+    for series in [
+        "stompgate_frames_total{command=\"SEND\",direction=\"in\"}",
+        "stompgate_frames_total{command=\"MESSAGE\",direction=\"out\"}",
+        "stompgate_publishes_total{outcome=\"confirmed\"}",
+        "stompgate_receipt_seconds_count",
+        "stompgate_delivery_seconds_count",
+        "stompgate_outbox_bytes_count",
+    ] {
+        assert_value(&metrics, series, 0.0);
+    }
+    metrics.connect(Connect::Connected);
+    assert_value(&metrics, "stompgate_connects_total{outcome=\"connected\"}", 1.0);
+}
+
+#[test]
 fn frames_are_counted_by_command_and_direction() {
     let metrics = Metrics::new();
     for command in Command::ALL {
