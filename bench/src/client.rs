@@ -39,8 +39,13 @@ impl Client {
 
     /// A STOMP session over WebSocket, with heart-beats of so many milliseconds both ways.
     pub async fn connect(address: SocketAddr, heartbeat: u32) -> io::Result<Client> {
+        Client::connect_with(address, heartbeat, "").await
+    }
+
+    /// The same; `extensions` is offered, and must be agreed to.
+    async fn connect_with(address: SocketAddr, heartbeat: u32, extensions: &str) -> io::Result<Client> {
         let client = Client::bare(address).await?;
-        client.upgrade(address).await?;
+        client.upgrade(address, extensions).await?;
         let connect = format!(
             "CONNECT\naccept-version:1.2,1.1,1.0\nheart-beat:{heartbeat},{heartbeat}\nhost:/\nlogin:bench\npasscode:bench\n\n\0"
         );
@@ -52,17 +57,30 @@ impl Client {
     /// A session with one subscription, as stompjs makes it, that is in force when this returns.
     pub async fn subscribe(address: SocketAddr, heartbeat: u32, destination: &str, ack: &str) -> io::Result<Client> {
         let client = Client::connect(address, heartbeat).await?;
-        let subscribe = format!("SUBSCRIBE\nid:sub-0\ndestination:{destination}\nack:{ack}\nreceipt:subscribed\n\n\0");
-        client.send_frame(&subscribe).await?;
-        client.expect("RECEIPT\n").await?;
+        client.listen(destination, ack).await?;
         Ok(client)
     }
 
-    async fn upgrade(&self, address: SocketAddr) -> io::Result<()> {
+    /// The same without heart-beats and acknowledgements; what it is sent is compressed.
+    pub async fn subscribe_compressed(address: SocketAddr, destination: &str) -> io::Result<Client> {
+        let client = Client::connect_with(address, 0, "permessage-deflate").await?;
+        client.listen(destination, "auto").await?;
+        Ok(client)
+    }
+
+    async fn listen(&self, destination: &str, ack: &str) -> io::Result<()> {
+        let subscribe = format!("SUBSCRIBE\nid:sub-0\ndestination:{destination}\nack:{ack}\nreceipt:subscribed\n\n\0");
+        self.send_frame(&subscribe).await?;
+        self.expect("RECEIPT\n").await
+    }
+
+    async fn upgrade(&self, address: SocketAddr, extensions: &str) -> io::Result<()> {
+        let offer =
+            if extensions.is_empty() { String::new() } else { format!("Sec-WebSocket-Extensions: {extensions}\r\n") };
         let request = format!(
             "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c3RvbXBnYXRlLWJlbmNoIQ==\r\n\
-             Sec-WebSocket-Protocol: v12.stomp, v11.stomp, v10.stomp\r\n\r\n"
+             Sec-WebSocket-Protocol: v12.stomp, v11.stomp, v10.stomp\r\n{offer}\r\n"
         );
         self.send(request.as_bytes()).await?;
         let mut answer = Vec::new();
@@ -79,7 +97,8 @@ impl Client {
                 break; // a server that speaks STOMP says nothing before CONNECT
             }
         }
-        if answer.starts_with(b"HTTP/1.1 101 ") {
+        let agreed = memchr::memmem::find(&answer, extensions.as_bytes()).is_some();
+        if answer.starts_with(b"HTTP/1.1 101 ") && agreed {
             return Ok(());
         }
         Err(io::Error::other(format!("no upgrade: {}", String::from_utf8_lossy(&answer))))
@@ -141,6 +160,7 @@ impl Client {
                 }
                 // RabbitMQ ends each frame with a line end after the NUL.
                 Kind::Data => on_frame(payload.strip_suffix(b"\n").unwrap_or(payload))?,
+                Kind::Deflated => wire::inflated(payload, &mut *on_frame)?,
                 Kind::Ping => wire::push_pong(payload, pongs),
                 Kind::Pong => {}
             }

@@ -44,6 +44,8 @@ pub struct Crowd {
     server: Server,
     publisher: Client,
     progress: Rc<Progress>,
+    /// Makes the message of a number.
+    message: fn(u64) -> Vec<u8>,
     next: u64,
 }
 
@@ -119,6 +121,19 @@ impl Crowd {
         Ok(Crowd::new(server, publisher, receivers))
     }
 
+    /// Subscribers of JSON and their publisher, compressed or not.
+    pub async fn of_json(server: Server, subscribers: usize, is_compressed: bool) -> io::Result<Crowd> {
+        let address = server.address();
+        let receivers = if is_compressed {
+            client::many(subscribers, move || Client::subscribe_compressed(address, DESTINATION)).await?
+        } else {
+            client::many(subscribers, move || Client::subscribe(address, 0, DESTINATION, "auto")).await?
+        };
+        let publisher = Client::connect(address, 0).await?;
+        let message = |number| wire::send_json(DESTINATION, number);
+        Ok(Crowd { message, ..Crowd::new(server, publisher, receivers) })
+    }
+
     /// Subscribers and publisher of the floor, which sends this for each message.
     pub async fn of_floor(server: Server, subscribers: usize, delivery: &[u8]) -> io::Result<Crowd> {
         let address = server.address();
@@ -142,7 +157,7 @@ impl Crowd {
         for receiver in receivers {
             tokio::task::spawn_local(receive(receiver, Rc::clone(&progress)));
         }
-        Crowd { server, publisher, progress, next: 0 }
+        Crowd { server, publisher, progress, message: |number| wire::send(DESTINATION, None, number, 0), next: 0 }
     }
 
     /// The server.
@@ -162,7 +177,7 @@ impl Crowd {
                 return self.progress.reached(self.next).await;
             }
             self.progress.reached((self.next + 1).saturating_sub(window)).await?;
-            self.publisher.send(&wire::send(DESTINATION, None, self.next, 0)).await?;
+            self.publisher.send(&(self.message)(self.next)).await?;
             self.next += 1;
         }
     }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::fan_out::{self, FEW};
 use crate::latency::{self, FEWS_RATE, MANYS_RATE, RATE};
-use crate::report::{FLOOR, PLUGIN, Report, cell, median, number};
-use crate::{bridge, bridged, connecting, idle};
+use crate::report::{FLOOR, PLAIN, PLUGIN, Report, cell, median, number};
+use crate::{bridge, bridged, connecting, deflate, idle};
 
 const CPU: &str = "CPU per delivery, µs";
 const BRIDGED_CPU: &str = "CPU per delivery, gateway and RabbitMQ, µs";
@@ -43,12 +43,11 @@ use Bound::{AtLeast, AtMost};
 use Quantity::{Difference, Own, Ratio};
 
 /// Goals that no scenario measures, and what they are about.
-const UNMEASURED: [(&str, &str); 7] = [
+const UNMEASURED: [(&str, &str); 6] = [
     ("G4t", "memory per TLS client"),
     ("G9", "TLS handshakes"),
     ("G10", "restart of the broker"),
     ("G11", "restart of the gateway"),
-    ("G13", "compression"),
     ("G15", "subscribers that stop reading"),
     ("G16", "workers"),
 ];
@@ -91,6 +90,8 @@ fn goals(clients: usize) -> Vec<Goal> {
         goal("G8", &connect, "CPU per client, µs", PLUGIN, Ratio, AtMost(1.0 / 20.0)),
         goal("G12", bridge::SENDING, bridge::CPU, FLOOR, Ratio, AtMost(2.0)),
         goal("G12", bridge::READING, bridge::CPU, FLOOR, Ratio, AtMost(2.0)),
+        goal("G13", &deflate::name(FEW), deflate::CPU, PLAIN, Ratio, AtMost(1.15)),
+        goal("G13", &deflate::name(clients), deflate::IDLE, PLAIN, Difference, AtMost(1024.0)),
         goal("G14", &idle::cpu_name(clients), "CPU per client and second, µs", FLOOR, Own, AtMost(3.0)),
     ]);
     goals.sort_by_key(|goal| goal.name[1..].parse::<u32>().unwrap_or(u32::MAX));

@@ -34,7 +34,7 @@ pub fn name(clients: usize) -> String {
 pub async fn memory(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
     let [mut before, mut idle, mut idle_shared, mut used, mut used_shared] = [const { Vec::new() }; 5];
     for _ in 0..plan.rounds {
-        let sample = measure(gateway.start()?, plan.clients).await?;
+        let sample = measure(gateway.start()?, plan.clients, Crowd::of_gateway).await?;
         before.push(sample.empty.rss as f64 / 1024.0);
         let [rss, pss] = sample.idle;
         idle.push(rss);
@@ -54,14 +54,25 @@ pub async fn memory(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::
 
 /// RSS of a server for each idle client, in bytes.
 pub async fn resident(server: Server, clients: usize) -> io::Result<f64> {
-    Ok(measure(server, clients).await?.idle[0])
+    Ok(measure(server, clients, Crowd::of_gateway).await?.idle[0])
 }
 
-async fn measure(server: Server, clients: usize) -> io::Result<Sample> {
+/// The same for clients that are sent JSON, compressed or not; idle, and when each has got some messages.
+pub async fn resident_json(server: Server, clients: usize, is_compressed: bool) -> io::Result<[f64; 2]> {
+    let crowd = async |server, clients| Crowd::of_json(server, clients, is_compressed).await;
+    let Sample { idle, used, .. } = measure(server, clients, crowd).await?;
+    Ok([idle[0], used[0]])
+}
+
+async fn measure(
+    server: Server,
+    clients: usize,
+    crowd: impl AsyncFnOnce(Server, usize) -> io::Result<Crowd>,
+) -> io::Result<Sample> {
     // The first client brings memory that all share.
     let _first = Client::subscribe(server.address(), 0, "/topic/first", "auto").await?;
     let empty = server.memory()?;
-    let mut crowd = Crowd::of_gateway(server, clients).await?;
+    let mut crowd = crowd(server, clients).await?;
     tokio::time::sleep(SETTLE).await;
     let idle = per_client(empty, crowd.server().memory()?, clients);
     crowd.publish(16, Until::Messages(MESSAGES)).await?;

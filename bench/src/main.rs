@@ -2,7 +2,7 @@
 //! what clients cost a RabbitMQ behind it.
 //!
 //! ```text
-//! main ──► scenario (fan_out, latency, queue, connecting, idle, app, bridge, bridged, plugin, broker_cost)
+//! main ──► scenario (fan_out, latency, queue, connecting, idle, app, deflate, bridge, bridged, plugin, broker_cost)
 //!              │ starts a child: the gateway, or this program as `floor-server`      process, floor
 //!              │ drives clients on one thread                                         client, wire
 //!              └─► rows ──► Markdown and JSON                                         report, goals
@@ -15,6 +15,7 @@ mod bridged;
 mod broker_cost;
 mod client;
 mod connecting;
+mod deflate;
 mod fan_out;
 mod floor;
 mod goals;

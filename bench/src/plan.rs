@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use crate::process::Gateway;
 use crate::report::Report;
-use crate::{app, bridge, bridged, broker_cost, connecting, fan_out, idle, latency, metrics, plugin, queue};
+use crate::{app, bridge, bridged, broker_cost, connecting, deflate, fan_out, idle, latency, metrics, plugin, queue};
 
 /// Counts and times of one run of all scenarios.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +60,8 @@ pub enum Scenario {
     Metrics,
     /// SEND to RECEIPT through routes of `/app`, beside a topic.
     App,
+    /// Fan-out and memory of compressed messages, beside the same without.
+    Deflate,
     /// In front of RabbitMQ, beside a bare AMQP program. Only when it is asked for.
     Bridge,
     /// Fan-out and latency in front of RabbitMQ, beside RabbitMQ's own plugin and the floor. Only when it is asked for.
@@ -97,6 +99,7 @@ impl Scenario {
             Scenario::IdleCpu => idle::cpu(gateway, plan, report).await,
             Scenario::Metrics => metrics::run(gateway, plan, report).await,
             Scenario::App => app::run(gateway, plan, report).await,
+            Scenario::Deflate => deflate::run(gateway, plan, report).await,
             Scenario::Bridge => bridge::run(gateway, plan, report).await,
             Scenario::Bridged => bridged::run(gateway, plan, report).await,
             Scenario::Plugin => plugin::run(gateway, plan, report).await,

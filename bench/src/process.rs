@@ -72,6 +72,11 @@ impl Gateway {
         Ok(server)
     }
 
+    /// Starts one that compresses what is sent to clients that offer it.
+    pub fn start_compressing(&self) -> io::Result<Server> {
+        self.start_with(&["server.deflate.enabled=true"])
+    }
+
     fn start_with(&self, settings: &[&str]) -> io::Result<Server> {
         let mut command = Command::new(&self.binary);
         command.args(["--set", "server.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"]);

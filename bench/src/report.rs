@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 /// What stands beside the gateway, in tables.
 pub const FLOOR: &str = "floor";
+/// The gateway without compression.
+pub const PLAIN: &str = "uncompressed";
 /// RabbitMQ's own.
 pub const PLUGIN: &str = "Web STOMP plugin";
 

@@ -1,6 +1,10 @@
 //! Bytes on the wire: WebSocket frames, the few STOMP frames that the scenarios send, and the marks in a body.
 
+use std::cell::RefCell;
 use std::io;
+
+use flate2::{Decompress, FlushDecompress};
+use serde_json::json;
 
 /// Bytes of every body.
 pub const BODY: usize = 256;
@@ -10,11 +14,20 @@ const DIGITS: usize = 16;
 /// The bit that every frame of a client has, beside its length.
 const MASKED: u8 = 0x80;
 
+/// Bytes of a body of JSON.
+pub const JSON: usize = 1024;
+
+thread_local! {
+    static INFLATE: RefCell<(Decompress, Vec<u8>)> = RefCell::new((Decompress::new(false), Vec::with_capacity(16 * JSON)));
+}
+
 /// What a WebSocket frame is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A whole message, text or binary.
     Data,
+    /// The same, compressed.
+    Deflated,
     /// To be answered with a pong.
     Ping,
     /// An answer to a ping.
@@ -70,6 +83,7 @@ pub fn split_frame(bytes: &[u8]) -> io::Result<Option<(Kind, &[u8], usize)>> {
     let Some(payload) = bytes.get(head..head + length) else { return Ok(None) };
     let kind = match first {
         0x81 | 0x82 => Kind::Data,
+        0xc1 | 0xc2 => Kind::Deflated,
         0x89 => Kind::Ping,
         0x8a => Kind::Pong,
         0x88 => return Err(io::Error::other(format!("closed: {}", String::from_utf8_lossy(payload)))),
@@ -91,9 +105,38 @@ pub fn send(destination: &str, receipt: Option<u64>, number: u64, time: u64) -> 
     message
 }
 
-/// Where the body stands in a frame that ends with it and a NUL.
+/// The same with a kibibyte of JSON behind the marks.
+pub fn send_json(destination: &str, number: u64) -> Vec<u8> {
+    let quotes = ["AAPL", "MSFT", "GOOG", "AMZN", "NVDA", "TSLA", "META", "ORCL", "INTC", "CSCO"].iter().zip(number..);
+    let quotes = quotes.map(|(symbol, number)| {
+        let [price, volume] = [7919, 104_729].map(|prime| number.wrapping_mul(prime) % 100_000);
+        json!({ "symbol": symbol, "price": price as f64 / 100.0, "volume": volume, "time": number, "venue": "XNAS" })
+    });
+    let (time, mut quotes) = (0, json!({ "quotes": quotes.collect::<Vec<_>>() }).to_string());
+    let padding = JSON.saturating_sub(2 * DIGITS + quotes.len());
+    quotes.extend(std::iter::repeat_n(' ', padding));
+    let frame =
+        format!("SEND\ndestination:{destination}\ncontent-type:application/json\n\n{number:016x}{time:016x}{quotes}\0");
+    let mut message = Vec::new();
+    push_message(frame.as_bytes(), &mut message);
+    message
+}
+
+/// Hands over what a message was compressed from.
+pub fn inflated(payload: &[u8], on_frame: &mut impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    INFLATE.with_borrow_mut(|(decompress, plain)| {
+        decompress.reset(false);
+        plain.clear();
+        for part in [payload, &[0x00, 0x00, 0xff, 0xff]] {
+            decompress.decompress_vec(part, plain, FlushDecompress::Sync).map_err(io::Error::other)?;
+        }
+        on_frame(plain)
+    })
+}
+
+/// Where the body stands in a frame.
 pub fn body_start(frame: &[u8]) -> Option<usize> {
-    frame.len().checked_sub(BODY + 1)
+    memchr::memmem::find(frame, b"\n\n").map(|end| end + 2)
 }
 
 /// The number that the body of a MESSAGE begins with.
