@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::connected::{Connected, Handler};
+use super::headers;
 use super::in_flight::Kind;
 use super::subscriptions::Subscriptions;
-use super::{Action, Application, Connected, Context, Handler, SubscriptionKey, receipt_frame};
+use super::{Action, Application, Context, SubscriptionKey};
 use crate::access;
 use crate::message::{
     Delivery, Destination, Handled, Headers, Message, Pattern, Principal, Refusal, Separators, Text, Usage,
@@ -27,7 +29,7 @@ impl Connected {
             }
         }
         if let Some(receipt) = receipt {
-            let mut frame = receipt_frame(&receipt, &outcome);
+            let mut frame = headers::receipt(&receipt, &outcome);
             if let Some(status) = status {
                 frame.headers.push("status", status.to_string());
             }

@@ -1,6 +1,6 @@
 //! Queue and consumer arguments of SEND and SUBSCRIBE. One that could have no effect is refused by name, never ignored.
 
-use super::flag;
+use super::headers::flag;
 use crate::message::{Argument, Capabilities, Destination, Headers, Refusal, Role, Source};
 use crate::stomp::Frame;
 

@@ -1,7 +1,8 @@
 //! CONNECT: versions, heart-beats, credentials and the will.
 
+use super::headers::flag;
 use super::send::{check_publishable, check_supported};
-use super::{Context, Principal, flag};
+use super::{Context, Principal};
 use crate::access;
 use crate::message::{
     Capabilities, Credentials, Destination, Headers, Message, PublishOptions, Refusal, Text, Usage, detached,

@@ -15,6 +15,8 @@ mod action;
 mod answers;
 mod arguments;
 mod connect;
+mod connected;
+mod headers;
 mod in_flight;
 mod send;
 mod settings;
@@ -29,21 +31,19 @@ use std::time::Instant;
 
 use crate::access::{self, Rules, Subject};
 use crate::message::{
-    Capabilities, CloseCode, Delivery, Destination, Handlers, Headers, Message, Outcome, Principal, Refusal,
-    Separators, Settlement, Text,
+    CloseCode, Delivery, Destination, Handlers, Headers, Message, Outcome, Principal, Refusal, Separators, Text,
 };
 use crate::stomp::{Command, Frame, Version};
 
 pub use action::{Action, Application, Deliver, Done, Input, Request, SubscriptionKey};
 use connect::Connect;
+use connected::{Connected, Ending, Handler};
 pub use in_flight::Ticket;
 use in_flight::{Answered, InFlight, Kind};
 use send::Rates;
 pub use send::sessionless;
 pub use settings::Settings;
 pub use subscriptions::Overview;
-use subscriptions::Subscriptions;
-use transactions::Transactions;
 
 /// One client's STOMP session. See the module's documentation for its states.
 #[derive(Debug)]
@@ -84,28 +84,6 @@ enum State {
     Connected(Box<Connected>),
     /// Nothing follows any more.
     Ended,
-}
-
-/// What a session has from CONNECTED on.
-#[derive(Debug)]
-struct Connected {
-    connect: Connect,
-    principal: Principal,
-    capabilities: Capabilities,
-    subscriptions: Subscriptions,
-    transactions: Transactions,
-    /// A SEND that waits for its reply address.
-    held: Option<Frame>,
-    /// Set when nothing new is taken any more.
-    ending: Option<Ending>,
-}
-
-/// Why a connected session takes nothing new.
-#[derive(Debug)]
-enum Ending {
-    /// DISCONNECT, with its receipt.
-    Disconnect(Option<Text>),
-    Shutdown,
 }
 
 impl Session {
@@ -394,7 +372,7 @@ impl Session {
         }
         match connected.ending.take() {
             Some(Ending::Disconnect(receipt)) => {
-                actions.extend(receipt.map(|receipt| Action::Send(receipt_frame(&receipt, &Outcome::DONE))));
+                actions.extend(receipt.map(|receipt| Action::Send(headers::receipt(&receipt, &Outcome::DONE))));
                 actions.push(Action::Close(CloseCode::NORMAL, "Disconnected".to_owned()));
             }
             Some(Ending::Shutdown) => {
@@ -464,166 +442,5 @@ impl Context {
 
     fn subject<'a>(&'a self, principal: &'a Principal) -> Subject<'a> {
         Subject { principal, session: &self.id }
-    }
-}
-
-/// What the handling of one frame works with.
-struct Handler<'a> {
-    context: &'a Context,
-    in_flight: &'a mut InFlight,
-    now: Instant,
-    actions: &'a mut Vec<Action>,
-}
-
-impl Handler<'_> {
-    fn settings(&self) -> &Settings {
-        &self.context.settings
-    }
-
-    /// Opens a ticket whose answer is due within `session.confirm_timeout`.
-    fn open(&mut self, kind: Kind, receipt: Option<Text>) -> Ticket {
-        let deadline = self.now + self.context.settings.confirm_timeout;
-        self.in_flight.open(kind, receipt, Some(deadline))
-    }
-
-    /// Sends the RECEIPT, if one was asked for.
-    fn receipt(&mut self, receipt: Option<Text>, outcome: &Outcome) {
-        self.actions.extend(receipt.map(|receipt| Action::Send(receipt_frame(&receipt, outcome))));
-    }
-}
-
-impl Connected {
-    fn new(mut connect: Connect, principal: Principal, capabilities: Capabilities) -> Self {
-        if let Some(will) = &mut connect.will {
-            will.headers.push("stompgate-user", principal.name.clone());
-        }
-        Connected {
-            connect,
-            principal,
-            capabilities,
-            subscriptions: Subscriptions::default(),
-            transactions: Transactions::default(),
-            held: None,
-            ending: None,
-        }
-    }
-
-    /// Holds everything that the session has open against rules that have changed.
-    fn check_again(&mut self, context: &Context) -> Result<(), Refusal> {
-        let will = self.connect.will.take(); // one that may not be sent any more is not sent by the ERROR, either
-        if let Some(will) = &will {
-            context.allow(access::Action::Send, &will.destination, &self.principal)?;
-        }
-        self.connect.will = will;
-        for message in self.transactions.messages() {
-            context.allow_message(message, &self.principal)?;
-        }
-        self.subscriptions.check_again(context, &self.principal)
-    }
-
-    fn frame(&mut self, frame: Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
-        match frame.command {
-            Command::Send => self.send(frame, handler),
-            Command::Subscribe => self.subscribe(&frame, handler),
-            Command::Unsubscribe => self.unsubscribe(&frame, handler),
-            Command::Ack => self.acknowledge(&frame, Settlement::Accept, handler),
-            Command::Nack => {
-                let requeue = flag(&frame, "requeue")?.unwrap_or(true);
-                self.acknowledge(&frame, if requeue { Settlement::Requeue } else { Settlement::Reject }, handler)
-            }
-            Command::Begin => self.begin(&frame, handler),
-            Command::Commit => self.commit(&frame, handler),
-            Command::Abort => self.abort(&frame, handler),
-            Command::Disconnect => {
-                self.connect.will = None; // a will is for those who leave without a word
-                self.ending = Some(Ending::Disconnect(frame.headers.get("receipt").cloned()));
-                Ok(())
-            }
-            Command::Connect | Command::Stomp => Err(Refusal::already_connected()),
-            Command::Connected | Command::Message | Command::Receipt | Command::Error => {
-                Err(Refusal::unknown_command(frame.command.as_str()))
-            }
-        }
-    }
-
-    fn done(
-        &mut self,
-        kind: Kind,
-        done: Done,
-        receipt: Option<Text>,
-        handler: &mut Handler<'_>,
-    ) -> Result<(), Refusal> {
-        if kind == Kind::Commit {
-            self.committed(handler);
-        }
-        match (kind, done) {
-            (Kind::ReplyAddress(key), Done::ReplyAddress(address)) => {
-                self.subscriptions.set_reply_address(key, address);
-                if let Some(frame) = self.held.take() {
-                    return self.send(frame, handler);
-                }
-                handler.receipt(receipt, &Outcome::DONE);
-                Ok(())
-            }
-            (Kind::Unsubscribe(key), _) => {
-                handler.receipt(receipt, &Outcome::DONE);
-                handler.actions.extend(self.subscriptions.forget_if_settled(key));
-                Ok(())
-            }
-            (kind, Done::Handled(done)) => {
-                self.answer(kind, done, receipt, handler);
-                Ok(())
-            }
-            (_, Done::Outcome(outcome)) => {
-                handler.receipt(receipt, &outcome);
-                Ok(())
-            }
-            (_, Done::Authenticated(..) | Done::ReplyAddress(_)) => {
-                handler.receipt(receipt, &Outcome::DONE);
-                Ok(())
-            }
-        }
-    }
-}
-
-/// RECEIPT, with what the client should know of the outcome (contract, §4).
-fn receipt_frame(receipt: &Text, outcome: &Outcome) -> Frame {
-    let mut headers = Headers::from([("receipt-id", receipt.clone())]);
-    if !outcome.routed {
-        headers.push("routed", "false");
-    }
-    if !outcome.settled {
-        headers.push("settled", "false");
-    }
-    if let Some(warning) = &outcome.warning {
-        headers.push("warning", warning.as_str());
-    }
-    Frame { command: Command::Receipt, headers, body: bytes::Bytes::new() }
-}
-
-/// A header that its command demands.
-fn required<'a>(frame: &'a Frame, header: &str) -> Result<&'a Text, Refusal> {
-    match frame.headers.get(header) {
-        Some(value) if !value.is_empty() => Ok(value),
-        _ => Err(Refusal::missing_header(frame.command.as_str(), header)),
-    }
-}
-
-/// A header that is `true` or `false`.
-fn flag(frame: &Frame, header: &str) -> Result<Option<bool>, Refusal> {
-    match frame.headers.get(header).map(|value| &**value) {
-        None => Ok(None),
-        Some("true") => Ok(Some(true)),
-        Some("false") => Ok(Some(false)),
-        Some(other) => Err(Refusal::invalid_header(header, other, "true or false")),
-    }
-}
-
-/// A header that is a whole number.
-fn number<N: std::str::FromStr>(frame: &Frame, header: &str, expected: &str) -> Result<Option<N>, Refusal> {
-    let Some(value) = frame.headers.get(header) else { return Ok(None) };
-    match value.parse() {
-        Ok(number) if value.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Some(number)),
-        _ => Err(Refusal::invalid_header(header, value, expected)),
     }
 }

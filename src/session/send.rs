@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::connected::{Connected, Handler};
+use super::headers::{flag, number, required};
 use super::in_flight::Kind;
-use super::{Action, Connected, Handler, Request, Settings, arguments, flag, number};
+use super::{Action, Request, Settings, arguments};
 use crate::access;
 use crate::message::{
     Argument, Capabilities, Destination, Headers, Message, Outcome, PublishOptions, Refusal, Separators, Source,
@@ -17,7 +19,7 @@ const TEMPORARY_QUEUE: &str = "/temp-queue/";
 
 impl Connected {
     pub(super) fn send(&mut self, frame: Frame, handler: &mut Handler<'_>) -> Result<(), Refusal> {
-        let destination = super::required(&frame, "destination")?;
+        let destination = required(&frame, "destination")?;
         let destination = Destination::parse(destination, Usage::Send, handler.context.separators)?;
         handler.context.allow(access::Action::Send, &destination, &self.principal)?;
         if !handler.context.handlers.can_send(&destination) {
@@ -115,7 +117,7 @@ pub fn sessionless(
     separators: Separators,
 ) -> Result<Message, Refusal> {
     let mut frame = Frame { command: Command::Send, headers, body };
-    let destination = Destination::parse(super::required(&frame, "destination")?, Usage::Send, separators)?;
+    let destination = Destination::parse(required(&frame, "destination")?, Usage::Send, separators)?;
     check_publishable(&destination)?;
     check_supported(&destination, capabilities)?;
     let is_idle = |name: &str| name != "destination" && is_consumed(name) && Argument::of(name).is_none();

@@ -1,9 +1,11 @@
 //! SUBSCRIBE, UNSUBSCRIBE, ACK and NACK.
 
 use super::arguments::{self, QUEUE_NAME};
+use super::connected::{Connected, Handler};
+use super::headers::{flag, number, required};
 use super::in_flight::Kind;
 use super::subscriptions::{AckMode, Claim, New, Reply};
-use super::{Action, Application, Connected, Context, Handler, Request, Settings, answers, flag, number, required};
+use super::{Action, Application, Context, Request, Settings, answers};
 use crate::access;
 use crate::message::{
     Destination, DurableName, Headers, Outcome, Refusal, Segment, Settlement, SharedSource, Source, Subscribe, Text,

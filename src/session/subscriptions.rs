@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Action, Context, Deliver, Settings, SubscriptionKey, required};
+use super::headers::required;
+use super::{Action, Context, Deliver, Settings, SubscriptionKey};
 use crate::access;
 use crate::message::{
     Delivery, DeliveryId, Destination, DurableName, Principal, Refusal, Spelling, Text, Usage, detached,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::message::{
-    Capabilities, DeliveryId, Destination, DurableName, Message, Pattern, PublishOptions, SharedSource, Source,
-    Subscribe, Transaction,
+    Capabilities, DeliveryId, Destination, DurableName, Message, Pattern, PublishOptions, Settlement, SharedSource,
+    Source, Subscribe, Transaction,
 };
 use crate::stomp::{Decoder, Item, Limits};
 

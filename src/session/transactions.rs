@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use super::connected::{Connected, Handler};
+use super::headers::required;
 use super::in_flight::Kind;
 use super::subscriptions::{Claim, Unsettled};
-use super::{Action, Connected, Handler, Settings, SubscriptionKey, required};
+use super::{Action, Settings, SubscriptionKey};
 use crate::message::{Message, Outcome, Refusal, Settlement, Text, Transaction, detached};
 use crate::stomp::Frame;
 
