@@ -85,7 +85,7 @@ impl Scenario {
 
     /// Whether a goal is set for something that it measures.
     pub fn has_goals(self) -> bool {
-        !matches!(self, Scenario::Queue | Scenario::App | Scenario::BrokerCost)
+        !matches!(self, Scenario::Queue | Scenario::Metrics | Scenario::App | Scenario::BrokerCost)
     }
 
     /// Runs it and adds its rows.
