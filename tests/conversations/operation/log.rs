@@ -84,6 +84,28 @@ async fn no_level_shows_a_passcode_or_a_body() {
     }
 }
 
+#[cfg(feature = "otlp")]
+#[tokio::test]
+async fn spans_show_no_passcode_and_no_body_and_the_log_no_token_of_the_collector() {
+    use crate::support::service::{Service, answer};
+
+    const TOKEN: &str = "a-token-that-nobody-sees";
+    // It says what it was given, as some do.
+    let collector = Service::start([answer("401 Unauthorized", &format!("who is {TOKEN}?"))]).await;
+    let endpoint = format!("traces.endpoint=http://{}/v1/traces", collector.address);
+    let [level, token] = ["log.level=trace".to_owned(), format!("traces.token={TOKEN}")];
+    let program = Program::start(&[&level, &endpoint, &token, "traces.sample_one_in=1", "traces.interval=1ms"]);
+    let (mut ada, session) = client(&program, "ada").await;
+    talks(&mut ada, "/topic/a").await;
+    program.logs("spans could not be exported").await;
+    let calls = collector.calls();
+    assert!(calls.iter().all(|call| call.headers("authorization") == [format!("Bearer {TOKEN}")]));
+    let told: String = calls.iter().map(|call| call.body.as_str()).collect();
+    assert!(told.contains("/topic/a") && told.contains(&session), "{told:?}");
+    assert!(!told.contains(PASSCODE) && !told.contains(BODY), "{told:?}");
+    assert!(!program.log().contains(TOKEN), "{}", program.log());
+}
+
 #[tokio::test]
 async fn the_level_is_changed_while_the_program_runs() {
     let program = program("warn");
