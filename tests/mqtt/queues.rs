@@ -58,6 +58,31 @@ async fn what_is_rejected_goes_to_the_dead_letters_once() {
     }
 }
 
+/// It is here before its time is over, where the reader is full: the broker cannot know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_expires_while_its_reader_is_busy_is_not_delivered() {
+    for version in [mqtt::Version::V5, mqtt::Version::V311] {
+        let server = Mosquitto::start("").await;
+        let linger = Duration::from_mins(1);
+        let broker = connect(&server, mqtt::Settings { version, linger, ..mqtt::Settings::default() }).await;
+        let client = Client::of(&broker).await;
+        // The reader takes over a place at the broker that is larger than its prefetch.
+        drop(client.read_with("/queue/a", 10).await);
+        let mut reader = client.read_with("/queue/a", 1).await;
+        client.send("/queue/a", "1").await;
+        let one = reader.expect("1").await;
+        let mut brief = client.message("/queue/a", "2");
+        brief.headers.set("expiration", "1000");
+        brief.options.expiration = Some(Duration::from_secs(1));
+        assert_eq!(client.publish(brief).await, Ok(Outcome::DONE));
+        client.send("/queue/a", "3").await;
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
+        reader.settle(&one, Settlement::Accept).await;
+        reader.take("3").await;
+        reader.expect_nothing();
+    }
+}
+
 fn holding(version: mqtt::Version) -> mqtt::Settings {
     mqtt::Settings {
         version,
@@ -81,14 +106,17 @@ async fn read(client: &Client) -> Reader {
 
 /// Until the broker has the subscription of whoever holds. There is no sign of it but that somebody is there.
 async fn held(client: &Client) {
-    loop {
-        let mut message = client.message("/topic/x", "probe");
-        message.destination = Destination::Queue("orders".into());
-        let permit = client.link.reserve().await.unwrap();
-        if in_time(client.link.publish(permit, message)).await.unwrap().routed {
-            return;
+    in_time(async {
+        loop {
+            let mut message = client.message("/topic/x", "probe");
+            message.destination = Destination::Queue("orders".into());
+            let permit = client.link.reserve().await.unwrap();
+            if client.link.publish(permit, message).await.unwrap().routed {
+                return;
+            }
         }
-    }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

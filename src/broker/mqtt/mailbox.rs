@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use tokio::time::Instant;
+
 use super::connection::Live;
+use super::properties;
 use super::wire::Arrival;
 use crate::broker::{BrokerError, Event};
 use crate::message::{Delivery, DeliveryId, Message, Settlement};
@@ -43,6 +46,8 @@ pub(super) struct Item {
     pub(super) message: Arc<Message>,
     pub(super) redelivered: bool,
     gap: bool,
+    /// When it has waited for long enough.
+    expires: Option<Instant>,
     /// Its place among those of its mailbox.
     order: u64,
     /// Its packet, if the broker waits for an acknowledgement.
@@ -178,7 +183,7 @@ impl Mailbox {
         let is_full = state.unsettled.len() >= state.prefetch;
         if state.is_open
             && !is_full
-            && let Some(item) = state.waiting.pop_front()
+            && let Some(item) = state.take_first()
         {
             return Poll::Ready(Event::Delivery(state.hand_out(item, consumer)));
         }
@@ -350,6 +355,26 @@ impl Remains {
     }
 }
 
+impl Item {
+    /// The message as it may still wait; `None` if it has waited for long enough.
+    pub(super) fn into_waiting(self) -> Option<Message> {
+        let left = self.expires.map(|expires| expires.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return None;
+        }
+        let mut message = Arc::unwrap_or_clone(self.message);
+        if let Some(left) = left {
+            message.options.expiration = Some(left);
+            message.headers.set("expiration", left.as_millis().to_string());
+        }
+        Some(message)
+    }
+
+    fn is_expired(&self) -> bool {
+        self.expires.is_some_and(|expires| expires <= Instant::now())
+    }
+}
+
 impl State {
     /// What was owed on another connection is owed no more, or will come again.
     fn begin(&mut self, live: &Arc<Live>) {
@@ -394,7 +419,9 @@ impl State {
             self.gap = true;
             return;
         }
-        let item = Item { message, redelivered, gap: std::mem::take(&mut self.gap), order: self.next_order, packet };
+        let expires = properties::time_left(&message).and_then(|left| Instant::now().checked_add(left));
+        let gap = std::mem::take(&mut self.gap);
+        let item = Item { message, redelivered, gap, expires, order: self.next_order, packet };
         self.next_order += 1;
         self.waiting.push_back(item);
     }
@@ -403,6 +430,21 @@ impl State {
     fn put_back(&mut self, item: Item) {
         let at = self.waiting.iter().take_while(|other| other.redelivered && other.order < item.order).count();
         self.waiting.insert(at, item);
+    }
+
+    /// The first that has not waited too long. The broker need not keep those before it.
+    fn take_first(&mut self) -> Option<Item> {
+        let mut gap = false;
+        while let Some(mut item) = self.waiting.pop_front() {
+            item.gap |= gap;
+            if !item.is_expired() {
+                return Some(item);
+            }
+            gap = item.gap;
+            self.release(&item);
+        }
+        self.gap |= gap;
+        None
     }
 
     fn hand_out(&mut self, item: Item, consumer: u64) -> Delivery {
@@ -449,3 +491,6 @@ impl State {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

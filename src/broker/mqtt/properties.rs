@@ -1,5 +1,7 @@
 //! Headers of STOMP and properties of MQTT: the table of the contract, §2, both ways.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -121,6 +123,11 @@ pub(super) fn plain_headers(arrival: &Arrival, envelope: bool) -> (Headers, Byte
     (headers, body.unwrap_or_else(|| arrival.payload.clone()))
 }
 
+/// How long a message that came may still wait.
+pub(super) fn time_left(message: &Message) -> Option<Duration> {
+    message.headers.get("expiration")?.parse().ok().map(Duration::from_millis)
+}
+
 /// How it came.
 fn push_delivery(headers: &mut Headers, arrival: &Arrival) {
     if arrival.qos > 0 {
@@ -199,8 +206,6 @@ fn too_long(name: &str, length: usize) -> BrokerError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn message<const COUNT: usize>(headers: [(&str, &str); COUNT], body: &'static [u8]) -> Message {

@@ -137,8 +137,7 @@ impl Queues {
             return;
         }
         let mut answers = Vec::with_capacity(items.len());
-        for item in items {
-            let mut message = (*item.message).clone();
+        for mut message in items.into_iter().filter_map(Item::into_waiting) {
             message.headers.set(REDELIVERED, "true");
             answers.push(self.publisher.publish(Permit::UNBOUNDED, &message, 1));
         }
