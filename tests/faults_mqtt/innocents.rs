@@ -1,13 +1,15 @@
 //! What one client does that the broker ends connections for costs nobody else anything, or as little as can be.
 
+use std::time::Duration;
+
 use stompgate::broker::LinkState;
 use stompgate::config::Config;
 use stompgate::gateway::Gateway;
 
 use crate::mosquitto::Mosquitto;
-use crate::scripted::{First, Script, Scripted};
+use crate::scripted::{Script, Scripted, Then};
 use crate::support::{Client, until as eventually};
-use crate::{connect_all, gateway_at, send_until_routed, until, uri};
+use crate::{PATIENCE, behind_a_proxy, connect_all, gateway_at, send_until_routed, until, uri};
 
 /// More levels than Mosquitto takes: it closes the connection of whoever subscribes or publishes there.
 fn deep() -> String {
@@ -65,12 +67,12 @@ async fn a_subscription_that_breaks_the_connection_each_time_is_given_up() {
 /// Whoever is granted a subscription has it, also when the connection ends with that very word.
 #[tokio::test]
 async fn a_connection_that_breaks_while_it_is_subscribed_to_is_subscribed_to_again() {
-    for first in [First::GrantedAndLeft, First::Left] {
+    for first in [Then::GrantedAndLeft, Then::Left] {
         for (frame, filter) in [
             ("SUBSCRIBE\nid:0\ndestination:/topic/a\nack:client", "a"),
             ("SUBSCRIBE\nid:0\ndestination:/queue/a", "$share/stompgate/queue/a"),
         ] {
-            let broker = Scripted::start(Script { first, ..Script::default() }).await;
+            let broker = Scripted::start(Script { subscribes: vec![first], ..Script::default() }).await;
             let gateway = gateway_at(uri(broker.port), |_| {});
             until(&gateway, LinkState::Up).await;
             let mut client = Client::connect(&gateway, "1.2").await;
@@ -80,7 +82,43 @@ async fn a_connection_that_breaks_while_it_is_subscribed_to_is_subscribed_to_aga
             assert_eq!((one.filter.as_str(), other.filter.as_str()), (filter, filter));
             // The last values come with the first that is granted.
             let wanted = filter == "a";
-            assert_eq!((one.retained, other.retained), (wanted, wanted && first == First::Left));
+            assert_eq!((one.retained, other.retained), (wanted, wanted && first == Then::Left));
         }
     }
+}
+
+#[tokio::test]
+async fn a_place_that_the_broker_did_not_give_back_is_given_to_nobody() {
+    let subscribes = vec![Then::Granted, Then::Refused];
+    let broker = Scripted::start(Script { subscribes, ..Script::default() }).await;
+    let gateway = gateway_at(uri(broker.port), |config| config.broker.mqtt.linger = PATIENCE);
+    until(&gateway, LinkState::Up).await;
+    let [mut first, mut second] = connect_all(&gateway).await;
+    first.subscribe("id:0\ndestination:/queue/a").await;
+    broker.take_over();
+    first.expect("ERROR").await.with("code", "rejected");
+    drop(first);
+    second.subscribe("id:0\ndestination:/queue/a").await;
+    let queue = "$share/stompgate/queue/a";
+    assert_eq!(broker.asked().iter().filter(|asked| asked.filter == queue).count(), 3);
+}
+
+/// Longer than any pause in which nothing comes: the broker has much to say, and a slow line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn last_values_come_all_however_long_they_take() {
+    const VALUES: usize = 12;
+    let (gateway, proxy, server) = behind_a_proxy(|_| {}).await;
+    let near = gateway_at(server.uri(), |_| {});
+    let [mut sender] = connect_all(&near).await;
+    let value = "x".repeat(60_000);
+    for number in 0..VALUES {
+        sender.does(&format!("SEND\ndestination:/topic/values/{number}\nretain:true\n\n{value}")).await;
+    }
+    let [mut reader] = connect_all(&gateway).await;
+    proxy.delay(Duration::from_millis(400));
+    let receipt = reader.asks("SUBSCRIBE\nid:0\ndestination:/topic/values/#").await;
+    for _ in 0..VALUES {
+        reader.expect("MESSAGE").await.with("retain", "true");
+    }
+    reader.expect("RECEIPT").await.with("receipt-id", &receipt);
 }

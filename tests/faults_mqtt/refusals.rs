@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use stompgate::broker::LinkState;
@@ -18,7 +18,7 @@ use crate::mosquitto::Mosquitto;
 use crate::rabbitmq::{RabbitMq, Setup, free_ports};
 use crate::scripted::{Script, Scripted};
 use crate::support::{Client, Received, until as eventually};
-use crate::{connect_all, gateway_at, send_until_routed, until, uri};
+use crate::{PATIENCE, connect_all, gateway_at, send_until_routed, until, uri};
 
 async fn before(script: Script) -> (Gateway, Scripted) {
     let broker = Scripted::start(script).await;
@@ -134,7 +134,9 @@ struct Users(PathBuf);
 
 impl Users {
     fn new(passcode: &str) -> Users {
-        let name = format!("mosquitto-users-{}", std::process::id());
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mosquitto-users-{}-{number}", std::process::id());
         let users = Users(Path::new(env!("CARGO_TARGET_TMPDIR")).join(name));
         users.write(passcode);
         users
@@ -196,6 +198,33 @@ async fn a_login_that_is_refused_is_waited_for_at_the_start_and_later() {
     let mut sender = Client::connect(&gateway, "1.2").await;
     send_until_routed(&mut sender, "SEND\ndestination:/topic/a\n\nnews").await;
     reader.expect("MESSAGE").await.saying("news").with("gap", "true");
+}
+
+/// The login is refused for a while, at the start and later; then the queue is held.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holding_outlives_a_refusal() {
+    let users = Users::new("another");
+    let mut server = Mosquitto::start(&format!("allow_anonymous false\npassword_file {}", users.0.display())).await;
+    let address = server.uri().replace("mqtt://", "mqtt://gateway:secret@");
+    let gateway = gateway_at(address, |config| {
+        config.broker.mqtt.hold_queues = vec!["orders".to_owned()];
+        config.broker.mqtt.linger = Duration::ZERO;
+    });
+    let [mut sender] = connect_all(&gateway).await;
+    for _ in 0..2 {
+        // Of the two that publish and read, and of the one that holds.
+        eventually("refusals", || server.log().matches("not authorised").count() >= 6).await;
+        server.kill();
+        users.write("secret");
+        server.run().await;
+        until(&gateway, LinkState::Up).await;
+        let held = send_until_routed(&mut sender, "SEND\ndestination:/queue/orders\n\nkept");
+        tokio::time::timeout(PATIENCE, held).await.expect("somebody who holds it");
+        server.kill();
+        until(&gateway, LinkState::Recovering).await;
+        users.write("changed");
+        server.run().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

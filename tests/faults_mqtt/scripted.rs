@@ -20,15 +20,15 @@ pub(crate) struct Script {
     pub(crate) puback: u8,
     /// How late each PUBACK is.
     pub(crate) late: Duration,
-    /// What it does when somebody subscribes for the first time.
-    pub(crate) first: First,
+    /// What becomes of the first SUBSCRIBEs, one after the other.
+    pub(crate) subscribes: Vec<Then>,
 }
 
 /// What becomes of a SUBSCRIBE.
-#[derive(Clone, Copy, Default, PartialEq)]
-pub(crate) enum First {
-    #[default]
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Then {
     Granted,
+    Refused,
     /// And the connection ends with the SUBACK.
     GrantedAndLeft,
     /// The connection ends without one.
@@ -137,16 +137,17 @@ async fn serve(
             }
             // One filter at a time is all that the gateway asks for.
             8 => {
-                let is_first = {
+                let before = {
                     let mut asked = asked.lock().unwrap();
                     asked.push(subscription(&body));
-                    asked.len() == 1
+                    asked.len() - 1
                 };
-                let then = if is_first { script.first } else { First::Granted };
-                if then != First::Left {
-                    let _ = answers.send(vec![0x90, 4, body[0], body[1], 0, 0]);
+                let then = script.subscribes.get(before).copied().unwrap_or(Then::Granted);
+                if then != Then::Left {
+                    let reason = if then == Then::Refused { 0x83 } else { 0 };
+                    let _ = answers.send(vec![0x90, 4, body[0], body[1], 0, reason]);
                 }
-                if then != First::Granted {
+                if matches!(then, Then::Left | Then::GrantedAndLeft) {
                     break;
                 }
             }

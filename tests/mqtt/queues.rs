@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stompgate::broker::{Broker, LinkState, Source, Transaction, mqtt};
+use stompgate::broker::{Broker, BrokerError, Event, LinkState, Source, Transaction, mqtt};
 use stompgate::message::{Destination, Outcome, Separators, Settlement, Text, Usage};
 
-use crate::harness::{Client, Reader, in_time};
+use crate::harness::{Client, Reader, in_time, text};
 use crate::mosquitto::Mosquitto;
 
 async fn connect(server: &Mosquitto, settings: mqtt::Settings) -> Arc<dyn Broker> {
@@ -187,4 +187,60 @@ async fn a_second_reader_of_a_held_queue_gets_its_share() {
         send(&client, &body).await;
         second.take(&body).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_another_gateway_holds_now_can_be_read_on() {
+    for version in [mqtt::Version::V5, mqtt::Version::V311] {
+        let server = Mosquitto::start("").await;
+        let first = connect(&server, holding(version)).await;
+        let client = Client::of(&first).await;
+        let mut reader = read(&client).await;
+        send(&client, "before").await;
+        reader.take("before").await;
+        let second = connect(&server, holding(version)).await;
+        let told = reader.event().await;
+        assert!(matches!(&told, Event::Ended(BrokerError::Rejected(why)) if why.contains("hold_queues")), "{told:?}");
+        drop(reader);
+        // Beside the one that holds it now.
+        let (mut here, mut there) = (read(&client).await, read(&Client::of(&second).await).await);
+        let mut bodies: Vec<_> = (0..20).map(|number: u32| number.to_string()).collect();
+        for body in &bodies {
+            send(&client, body).await;
+        }
+        let mut share = 0;
+        while !bodies.is_empty() {
+            let (delivery, is_here) = tokio::select! {
+                delivery = here.next() => (delivery, true),
+                delivery = there.next() => (delivery, false),
+            };
+            share += usize::from(is_here);
+            let reader = if is_here { &here } else { &there };
+            reader.settle(&delivery, Settlement::Accept).await;
+            bodies.retain(|body| *body != text(&delivery.message));
+        }
+        assert!((1..20).contains(&share), "{share}");
+    }
+}
+
+/// The broker has more for it than it may have on its way, and waits for the first acknowledgement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_broker_has_for_a_reader_that_leaves_goes_to_the_others() {
+    const MESSAGES: usize = 100;
+    let server = Mosquitto::start("").await;
+    let broker = connect(&server, mqtt::Settings::default()).await;
+    let client = Client::of(&broker).await;
+    let (mut leaver, mut heir) = (client.read_with("/queue/a", 3).await, client.read_with("/queue/a", 3).await);
+    for number in 0..MESSAGES {
+        client.send("/queue/a", &number.to_string()).await;
+    }
+    let kept = leaver.next().await;
+    in_time(leaver.subscription.cancel(false)).await.unwrap();
+    let mut bodies = std::collections::HashSet::from([text(&kept.message)]);
+    while bodies.len() < MESSAGES {
+        let delivery = heir.next().await;
+        heir.settle(&delivery, Settlement::Accept).await;
+        bodies.insert(text(&delivery.message));
+    }
+    leaver.settle(&kept, Settlement::Accept).await;
 }

@@ -241,6 +241,14 @@ impl Mailbox {
         }
     }
 
+    /// Forgets what the broker has, and gives to somebody else.
+    pub(super) fn forget_owed(&self) {
+        let mut state = self.lock();
+        state.waiting.retain(|item| item.packet.is_none());
+        state.unsettled.retain(|_, item| item.packet.is_none());
+        state.owed.clear();
+    }
+
     /// Messages that another mailbox has let go of, in their order.
     pub(super) fn put(&self, items: impl IntoIterator<Item = Item>) {
         let mut state = self.lock();

@@ -26,6 +26,8 @@ mod dedicated;
 #[cfg(feature = "mqtt")]
 mod durable;
 #[cfg(feature = "mqtt")]
+mod fence;
+#[cfg(feature = "mqtt")]
 mod link;
 #[cfg(feature = "mqtt")]
 mod mailbox;

@@ -3,65 +3,62 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use tokio::time::Instant;
 use tracing::warn;
 
+use super::member::State;
 use super::{Member, Queues, give};
 use crate::broker::Permit;
-use crate::broker::base64::base64url;
-use crate::broker::mqtt::connection::Live;
+use crate::broker::mqtt::fence::while_moving;
 use crate::broker::mqtt::mailbox::Item;
-use crate::broker::mqtt::names::FENCES;
 use crate::broker::mqtt::properties::REDELIVERED;
-use crate::broker::mqtt::shared::FENCE;
-use crate::broker::mqtt::wire::{Filter, Packet, Subscribed};
 
 impl Queues {
     /// The reader takes nothing more, but may settle what it has.
     pub(in crate::broker::mqtt) fn stop(self: &Arc<Self>, member: &Arc<Member>) {
         member.mailbox.stop();
         let others = {
-            let mut groups = self.lock();
-            let Some(group) = groups.get_mut(&member.queue) else { return };
-            group.active.retain(|other| other.number != member.number);
-            if group.active.is_empty() && !member.holds {
-                group.leaving.push(Arc::clone(member)); // it goes on when somebody comes
-            }
-            !group.active.is_empty() && !member.holds
+            let groups = self.lock();
+            let Some(group) = groups.get(&member.queue).filter(|_| member.state() == State::Reading) else { return };
+            member.set(State::Leaving); // it goes on when somebody comes
+            !member.holds && group.has(|state| state == State::Reading)
         };
         if others {
-            self.retire(Arc::clone(member));
+            self.retire(Arc::clone(member), State::Leaving);
         }
     }
 
     /// The reader is gone.
     pub(in crate::broker::mqtt) fn leave(self: &Arc<Self>, member: &Arc<Member>) {
         member.mailbox.abandon();
-        if member.hands_on.load(Ordering::Acquire) {
-            self.hand_on(member); // its connection is on its way out already
-            return;
-        }
+        let idle = State::Idle(Instant::now());
         let stays = {
             let mut groups = self.lock();
             let group = groups.entry(member.queue.clone()).or_default();
-            group.active.retain(|other| other.number != member.number);
-            group.leaving.retain(|other| other.number != member.number);
-            let stays = member.holds || group.active.is_empty() && group.idle.is_none() && !self.connector.is_closed();
+            if member.state() == State::Retiring {
+                drop(groups);
+                self.hand_on(member); // its connection is on its way out already
+                return;
+            }
+            member.set(State::Leaving);
+            let is_last = !group.has(|state| matches!(state, State::Reading | State::Idle(_)));
+            let stays = !member.is_over() && (member.holds || is_last && !self.connector.is_closed());
             if stays {
-                group.idle = Some(Arc::clone(member));
+                member.set(idle);
             }
             stays
         };
-        if member.holds {
+        if !stays {
+            self.retire(Arc::clone(member), State::Leaving);
+        } else if member.holds {
             self.give_out(member);
-        } else if stays {
-            self.wait(member);
         } else {
-            self.retire(Arc::clone(member));
+            self.wait(member, idle);
         }
     }
 
-    /// Gives a member up when nobody has taken it over for a while.
-    fn wait(self: &Arc<Self>, member: &Arc<Member>) {
+    /// Gives a member up that has waited for a reader for too long.
+    fn wait(self: &Arc<Self>, member: &Arc<Member>, idle: State) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (queues, member) = (Arc::clone(self), Arc::clone(member));
         runtime.spawn(async move {
@@ -69,60 +66,59 @@ impl Queues {
                 () = tokio::time::sleep(queues.linger) => {}
                 () = queues.connector.closed() => return,
             }
-            let is_idle = |idle: &mut Arc<Member>| idle.number == member.number;
-            let mut groups = queues.lock();
-            let over = groups.get_mut(&member.queue).and_then(|group| group.idle.take_if(is_idle));
-            drop(groups);
-            if let Some(member) = over {
-                queues.retire(member);
-            }
+            queues.retire(member, idle);
         });
     }
 
-    /// Hands all on that a member has or gets, and ends it.
-    pub(super) fn retire(self: &Arc<Self>, member: Arc<Member>) {
-        member.hands_on.store(true, Ordering::Release);
+    /// Hands all on that a member has or gets, and ends it, unless its state has changed meanwhile.
+    pub(super) fn retire(self: &Arc<Self>, member: Arc<Member>, from: State) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        {
+            let _states = self.lock();
+            if member.state() != from {
+                return;
+            }
+            member.set(State::Retiring);
+            self.retiring.send_modify(|retiring| *retiring += 1);
+        }
         let queues = Arc::clone(self);
-        runtime.spawn(async move { queues.drain(&member).await });
+        runtime.spawn(async move {
+            queues.drain(&member).await;
+            queues.retiring.send_modify(|retiring| *retiring -= 1);
+        });
     }
 
     /// Comes back when nothing more is on its way to a member, and what it had has found a place.
-    pub(super) async fn drain(&self, member: &Arc<Member>) {
+    async fn drain(&self, member: &Arc<Member>) {
+        if member.holds {
+            member.mailbox.forget_owed(); // its session has that, wherever it is
+        }
         self.hand_on(member);
         if let Some(live) = member.line.now() {
-            let drained = tokio::time::timeout(FENCE, self.unsubscribe(member, &live)).await;
-            if drained.is_err() {
-                warn!(queue = %member.queue, "the broker did not let go of a member in time");
+            let arrivals = || member.arrivals.load(Ordering::Relaxed);
+            let unsubscribed = async {
+                live.client.unsubscribe(member.filter.clone()).await;
+                self.fences.pass(&live, 1).await
+            };
+            if while_moving(arrivals, unsubscribed).await != Some(true) && live.client.is_alive() {
+                warn!(queue = %member.queue, "whether the broker has let go of a member is not known");
             }
         }
         self.hand_on(member);
         self.publish_again(member).await;
         member.line.end();
-        self.lock().retain(|_, group| !group.is_empty());
-    }
-
-    async fn unsubscribe(&self, member: &Member, live: &Live) {
-        let mut random = [0; 16];
-        if getrandom::fill(&mut random).is_err() {
-            return;
-        }
-        let topic = format!("{FENCES}{}", base64url(&random));
-        let fence = Filter { path: topic.clone(), qos: 1, retained: false, identifier: None };
-        let subscribed = live.client.subscribe(&fence);
-        live.client.unsubscribe(member.filter.clone()).await;
-        if matches!(subscribed.await, Subscribed::Granted(_)) {
-            let _published = live.client.publish(Packet { topic, qos: 1, ..Packet::default() });
-            member.fence.notified().await;
-        }
+        self.lock().retain(|_, group| {
+            group.0.retain(|other| other.number != member.number);
+            !group.0.is_empty()
+        });
     }
 
     /// Hands what waits for a member to the others, as far as there are any.
     pub(super) fn hand_on(&self, member: &Arc<Member>) {
+        // The broker sends the rest only when it is not owed too much.
+        member.mailbox.own();
         let others = self.others(member);
         if others.is_empty() {
-            // The broker sends the rest only when it is not owed too much.
-            member.mailbox.own();
             return;
         }
         for item in member.mailbox.take() {

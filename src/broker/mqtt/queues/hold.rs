@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use tokio::time::Instant;
 use tracing::error;
 
+use super::member::State;
 use super::{Member, Queues, give};
+use crate::broker::BrokerError;
 use crate::broker::mqtt::connection::{Plan, Session};
 use crate::broker::mqtt::{names, upstream};
 use crate::message::Text;
@@ -23,26 +26,47 @@ impl Queues {
         };
         let member = self.member(&queue, filter, HELD, true);
         member.mailbox.stop(); // nobody reads yet
-        self.lock().entry(queue.clone()).or_default().idle = Some(Arc::clone(&member));
-        match upstream::open(&*member).await {
-            Ok(live) => member.mailbox.end(upstream::tend(&*member, live).await),
-            Err(_) if self.connector.is_closed() => {}
-            Err(why) => error!(%queue, %why, "the broker does not let this queue be held (broker.mqtt.hold_queues)"),
+        {
+            let mut groups = self.lock();
+            member.set(State::Idle(Instant::now()));
+            groups.entry(queue.clone()).or_default().0.push(Arc::clone(&member));
         }
+        let why = self.keep(&member).await;
         if member.line.is_taken_over() {
             error!(%queue, "another gateway holds this queue: broker.mqtt.hold_queues is for one of them only");
         }
-        member.line.end();
-        self.lose(&member);
+        let state = {
+            let _states = self.lock();
+            member.end(why);
+            member.state()
+        };
+        if matches!(state, State::Idle(_)) {
+            self.retire(member, state);
+        }
     }
 
-    /// A member that holds is gone, and what it has is the broker's.
-    fn lose(&self, member: &Arc<Member>) {
-        let mut groups = self.lock();
-        let idle = groups.get_mut(&member.queue).map(|group| &mut group.idle);
-        let gone = idle.and_then(|idle| idle.take_if(|idle| idle.number == member.number));
-        drop(groups);
-        drop(gone);
+    /// Comes back when it can be kept no longer. That the broker does not want it may change.
+    async fn keep(&self, member: &Member) -> BrokerError {
+        let mut told = None;
+        let mut attempt = 0;
+        loop {
+            let why = match upstream::open(member).await {
+                Ok(live) => {
+                    (told, attempt) = (None, 0);
+                    upstream::tend(member, live).await
+                }
+                Err(why) => why,
+            };
+            if self.connector.is_closed() || member.line.is_taken_over() {
+                return why;
+            }
+            if told.as_ref() != Some(&why) {
+                error!(queue = %member.queue, %why, "the broker does not let this queue be held (broker.mqtt.hold_queues)");
+                told = Some(why);
+            }
+            attempt += 1;
+            self.connector.pause(attempt).await;
+        }
     }
 
     /// Its session has the same name after a restart, and at every gateway: so there is one that holds.

@@ -1,9 +1,9 @@
 //! A member of a queue's shared subscription, and how a reader gets one.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::Queues;
 use crate::broker::BrokerError;
@@ -24,10 +24,24 @@ pub(in crate::broker::mqtt) struct Member {
     assume_shared: bool,
     pub(super) line: Arc<Line>,
     pub(in crate::broker::mqtt) mailbox: Mailbox,
-    /// What arrives goes to the others.
-    pub(super) hands_on: AtomicBool,
-    /// The message to itself is back.
-    pub(super) fence: Notify,
+    state: Mutex<State>,
+    /// Nothing comes any more, and its reader has been told so.
+    is_over: AtomicBool,
+    /// How much has come.
+    pub(super) arrivals: AtomicU64,
+}
+
+/// Where a member stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It has a reader.
+    Reading,
+    /// Its reader takes nothing more, but has not settled all.
+    Leaving,
+    /// It waits for a reader, since then.
+    Idle(Instant),
+    /// What it has, and what comes, goes to the others; then it ends.
+    Retiring,
 }
 
 impl Queues {
@@ -38,9 +52,13 @@ impl Queues {
         prefetch: u16,
     ) -> Result<Arc<Member>, BrokerError> {
         let topic = self.reading.names.queue(queue)?;
-        let idle = self.lock().get(queue).and_then(|group| group.idle.clone());
-        if let Some(holder) = idle.filter(|idle| idle.holds) {
-            upstream::open(&*holder).await?; // it may be on its way
+        let holder =
+            self.lock().get(queue).and_then(|group| group.which(|member| member.holds && member.is_free()).pop());
+        if let Some(holder) = holder
+            && let Err(why) = upstream::open(&*holder).await // it may be on its way
+            && !holder.is_over()
+        {
+            return Err(why);
         }
         if let Some(member) = self.adopt(queue, prefetch) {
             return Ok(member);
@@ -49,29 +67,42 @@ impl Queues {
         let trial = Trial::of(&member.line);
         let live = upstream::open(&*member).await?;
         trial.keep();
-        let tended = Arc::clone(&member);
-        tokio::spawn(async move { tended.mailbox.end(upstream::tend(&*tended, live).await) });
         let left = {
             let mut groups = self.lock();
             let group = groups.entry(queue.clone()).or_default();
-            group.active.push(Arc::clone(&member));
-            let mut left = std::mem::take(&mut group.leaving);
-            left.extend(group.idle.take_if(|idle| !idle.holds));
+            let is_left = |state| matches!(state, State::Leaving | State::Idle(_));
+            let left = group.which(|other| !other.holds && is_left(other.state()));
+            let left: Vec<_> = left.into_iter().map(|other| (other.state(), other)).collect();
+            group.0.push(Arc::clone(&member));
             left
         };
-        for other in left {
-            self.retire(other);
+        for (state, other) in left {
+            self.retire(other, state);
         }
+        tokio::spawn(Arc::clone(self).tend(Arc::clone(&member), live));
         Ok(member)
     }
 
-    /// Takes over the last member, if it is there and may have as much on its way as is wanted.
+    /// Subscribes again after each outage, until nothing more can come.
+    async fn tend(self: Arc<Self>, member: Arc<Member>, live: Arc<Live>) {
+        let why = upstream::tend(&*member, live).await;
+        let state = {
+            let _states = self.lock();
+            member.end(why);
+            member.state()
+        };
+        if matches!(state, State::Idle(_)) && !self.connector.is_closed() {
+            self.retire(member, state);
+        }
+    }
+
+    /// Takes over a member that waits for a reader, if it may have as much on its way as is wanted.
     fn adopt(&self, queue: &Text, prefetch: u16) -> Option<Arc<Member>> {
-        let mut groups = self.lock();
-        let group = groups.get_mut(queue)?;
-        let member = group.idle.take_if(|member| member.holds || member.receive_maximum >= prefetch)?;
+        let groups = self.lock();
+        let fits = |member: &Member| member.is_free() && (member.holds || member.receive_maximum >= prefetch);
+        let member = groups.get(queue)?.which(fits).pop()?;
+        member.set(State::Reading);
         member.mailbox.open(prefetch);
-        group.active.push(Arc::clone(&member));
         Some(member)
     }
 
@@ -94,10 +125,37 @@ impl Queues {
                 assume_shared: self.assume_shared,
                 line: Line::start(&self.connector, plan, sink),
                 mailbox: Mailbox::new(prefetch, self.max_waiting),
-                hands_on: AtomicBool::new(false),
-                fence: Notify::new(),
+                state: Mutex::new(State::Reading),
+                is_over: AtomicBool::new(false),
+                arrivals: AtomicU64::new(0),
             }
         })
+    }
+}
+
+impl Member {
+    pub(super) fn state(&self) -> State {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For whoever has the lock of all members.
+    pub(super) fn set(&self, state: State) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Nothing comes any more.
+    pub(super) fn end(&self, why: BrokerError) {
+        self.is_over.store(true, Ordering::Release);
+        self.mailbox.end(why);
+    }
+
+    /// Whether it waits for a reader, and is worth one.
+    fn is_free(&self) -> bool {
+        matches!(self.state(), State::Idle(_)) && !self.is_over()
     }
 }
 
@@ -127,5 +185,16 @@ impl Upstream for Member {
             return Err(BrokerError::Unsupported { what: "broker.mqtt.hold_queues".to_owned(), why });
         }
         Ok(Filter { path: self.filter.clone(), qos: 1, retained: false, identifier: None })
+    }
+
+    fn over(&self) -> BrokerError {
+        if !self.line.is_taken_over() {
+            return BrokerError::Unavailable;
+        }
+        BrokerError::Rejected(format!(
+            "the queue {}: another gateway holds it now (broker.mqtt.hold_queues is for one of them only); subscribe again \
+             to read beside it",
+            self.queue
+        ))
     }
 }

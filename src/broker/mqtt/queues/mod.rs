@@ -22,9 +22,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
+use self::member::State;
 use super::connection::{Connector, Line, Live};
+use super::fence::Fences;
 use super::mailbox::Item;
-use super::names::FENCES;
 use super::properties::{REDELIVERED, Reading};
 use super::publisher::Publisher;
 use super::settings::Settings;
@@ -48,20 +51,16 @@ pub(super) struct Queues {
     client_id: String,
     witness: Arc<Line>,
     groups: Mutex<HashMap<Text, Group>>,
+    fences: Fences,
+    /// How many members are being retired.
+    retiring: watch::Sender<usize>,
     next: AtomicU64,
     lost: AtomicU64,
 }
 
-/// The members of one queue.
+/// The members of one queue. Their states change under the lock only.
 #[derive(Default)]
-struct Group {
-    /// Those with a reader.
-    active: Vec<Arc<Member>>,
-    /// Those whose reader takes nothing more, but has not settled all.
-    leaving: Vec<Arc<Member>>,
-    /// The last one, without a reader.
-    idle: Option<Arc<Member>>,
-}
+struct Group(Vec<Arc<Member>>);
 
 impl Queues {
     /// Nobody reads anything yet.
@@ -83,6 +82,8 @@ impl Queues {
             max_waiting: settings.max_waiting,
             assume_shared: settings.shared_subscriptions,
             groups: Mutex::default(),
+            fences: Fences::default(),
+            retiring: watch::Sender::new(0),
             next: AtomicU64::new(1),
             lost: AtomicU64::new(0),
         });
@@ -94,11 +95,11 @@ impl Queues {
 
     /// On the task that drives the connection.
     fn arrived(&self, member: &Arc<Member>, live: &Arc<Live>, arrival: &Arrival) {
-        if arrival.topic.starts_with(FENCES) {
+        member.arrivals.fetch_add(1, Ordering::Relaxed);
+        if self.fences.passed(&arrival.topic) {
             if arrival.packet > 0 {
                 live.client.acknowledge(arrival.packet);
             }
-            member.fence.notify_one();
             return;
         }
         let destination = Destination::Queue(member.queue.clone());
@@ -108,7 +109,7 @@ impl Queues {
             redelivered = true;
         }
         member.mailbox.arrived(live, arrival, Arc::new(message), redelivered);
-        if member.hands_on.load(Ordering::Acquire) {
+        if member.state() == State::Retiring {
             self.hand_on(member);
         } else if member.holds && !member.mailbox.is_read() {
             self.give_out(member);
@@ -146,26 +147,24 @@ impl Queues {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// Gives up what no reader has: the gateway ends.
+    /// Gives up what no reader has, and comes back when all that is given up has found a place: the gateway ends.
     pub(super) async fn shut_down(self: &Arc<Self>) {
-        let idle: Vec<_> = self
-            .lock()
-            .values_mut()
-            .flat_map(|group| {
-                group.idle.take_if(|idle| !idle.holds).into_iter().chain(std::mem::take(&mut group.leaving))
-            })
-            .collect();
-        let draining = idle.iter().map(|member| {
-            member.hands_on.store(true, Ordering::Release);
-            self.drain(member)
-        });
-        futures_util::future::join_all(draining).await;
+        let unread = |member: &Member| match member.state() {
+            State::Leaving | State::Idle(_) => !member.holds,
+            State::Reading | State::Retiring => false,
+        };
+        let over: Vec<_> = self.lock().values().flat_map(|group| group.which(unread)).collect();
+        for member in over {
+            let state = member.state();
+            self.retire(member, state);
+        }
+        // The sender is here, so it cannot be dropped before.
+        let _ = self.retiring.subscribe().wait_for(|retiring| *retiring == 0).await;
     }
 
     fn others(&self, member: &Member) -> Vec<Arc<Member>> {
-        let groups = self.lock();
-        let active = groups.get(&member.queue).map(|group| group.active.as_slice()).unwrap_or_default();
-        active.iter().filter(|other| other.number != member.number).cloned().collect()
+        let reads = |other: &Member| other.state() == State::Reading && other.number != member.number;
+        self.lock().get(&member.queue).map(|group| group.which(reads)).unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Text, Group>> {
@@ -174,8 +173,12 @@ impl Queues {
 }
 
 impl Group {
-    fn is_empty(&self) -> bool {
-        self.active.is_empty() && self.leaving.is_empty() && self.idle.is_none()
+    fn which(&self, wanted: impl Fn(&Member) -> bool) -> Vec<Arc<Member>> {
+        self.0.iter().filter(|member| wanted(member)).cloned().collect()
+    }
+
+    fn has(&self, wanted: impl Fn(State) -> bool) -> bool {
+        self.0.iter().any(|member| wanted(member.state()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! A connection, and all the filters that are read through it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -8,13 +9,13 @@ use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Common, FENCE};
-use crate::broker::base64::base64url;
+use super::Common;
 use crate::broker::mqtt::connection::{Connector, Line, Live, Plan};
+use crate::broker::mqtt::fence::{Fences, while_moving};
 use crate::broker::mqtt::names::{self, FENCES};
 use crate::broker::mqtt::settings::Version;
 use crate::broker::mqtt::upstream::{Attempts, DEADLY, SUSPECT, deadly};
-use crate::broker::mqtt::wire::{Answer, Arrival, Filter, Packet, Subscribed};
+use crate::broker::mqtt::wire::{Answer, Arrival, Filter, Subscribed};
 use crate::broker::{BrokerError, Subscriber};
 use crate::message::Pattern;
 
@@ -28,6 +29,9 @@ pub(super) struct Lane {
     common: Arc<Common>,
     pub(super) line: Arc<Line>,
     index: Mutex<Index>,
+    fences: Fences,
+    /// How many retained messages have come.
+    old_values: AtomicU64,
     /// Whoever subscribes shares this; one that may be what breaks the connection has it for itself.
     turns: RwLock<()>,
     /// The connection on which all subscriptions are there.
@@ -49,8 +53,6 @@ pub(super) struct Index {
     pub(super) filters: HashMap<String, Upstream>,
     /// From what a message carries to the filter that it came by.
     pub(super) identifiers: HashMap<usize, String>,
-    /// Messages to ourselves that are not back, by their topics.
-    fences: HashMap<String, oneshot::Sender<()>>,
 }
 
 /// One subscription at the broker.
@@ -96,6 +98,8 @@ impl Lane {
                 common: Arc::clone(common),
                 line: Line::start(connector, Plan::shared("shared"), sink),
                 index: Mutex::default(),
+                fences: Fences::default(),
+                old_values: AtomicU64::new(0),
                 turns: RwLock::new(()),
                 open: watch::Sender::new(None),
                 told: Mutex::new(FIRST),
@@ -190,12 +194,10 @@ impl Lane {
 
     /// On the task that drives the connection.
     fn deliver(&self, arrival: &Arrival) {
-        if arrival.topic.starts_with(FENCES) {
-            if let Some(fence) = self.index().fences.remove(&*arrival.topic) {
-                let _ = fence.send(()); // whoever waited may have given up
-            }
+        if self.fences.passed(&arrival.topic) {
             return;
         }
+        self.old_values.fetch_add(u64::from(arrival.retain), Ordering::Relaxed);
         let Some((name, destination)) = names::read(&arrival.topic) else { return };
         let mut readers = Vec::new();
         let mut replays = Vec::new();
@@ -251,29 +253,12 @@ impl Lane {
         wanted || self.common.reading.version == Version::V311
     }
 
-    /// Sends a message to ourselves, at the same quality of service as what it follows, and waits for it. `false`: the
-    /// connection is gone.
+    /// Comes back when the last values are here that a subscription has brought. `false`: the connection is gone.
     async fn fence(&self, live: &Live, qos: u8) -> bool {
-        let mut random = [0; 16];
-        if getrandom::fill(&mut random).is_err() {
-            return true;
-        }
-        let topic = format!("{FENCES}{}", base64url(&random));
-        let (passed, fence) = oneshot::channel();
-        self.index().fences.insert(topic.clone(), passed);
-        let filter = Filter { path: topic.clone(), qos, retained: false, identifier: None };
-        let there_and_back = async {
-            let Subscribed::Granted(_) = live.client.subscribe(&filter).await else { return false };
-            let packet = Packet { topic: topic.clone(), qos, ..Packet::default() };
-            // Not awaited: what counts is that it comes back.
-            let _published = live.client.publish(packet);
-            fence.await.is_ok()
-        };
-        if !tokio::time::timeout(FENCE, there_and_back).await.unwrap_or_default() {
+        let values = || self.old_values.load(Ordering::Relaxed);
+        if while_moving(values, self.fences.pass(live, qos)).await != Some(true) {
             debug!("the broker does not let the gateway talk to itself below {FENCES}");
         }
-        self.index().fences.remove(&topic);
-        drop(live.client.unsubscribe(topic));
         live.client.is_alive()
     }
 

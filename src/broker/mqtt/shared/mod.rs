@@ -26,9 +26,6 @@ use super::wire::Answer;
 use crate::broker::{BrokerError, Shared, SharedSource, Subscriber};
 use crate::message::Pattern;
 
-/// A message to ourselves is back within this time, or is not waited for: a broker may not let us publish it.
-pub(super) const FENCE: Duration = Duration::from_secs(2);
-
 /// All shared subscriptions of a link.
 pub(super) struct SharedTopics {
     connector: Arc<Connector>,

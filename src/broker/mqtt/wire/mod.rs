@@ -259,6 +259,12 @@ impl Client {
         self.alive.has_changed().is_ok()
     }
 
+    /// Comes back when the connection is gone.
+    pub(super) async fn gone(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
+    }
+
     /// Says good-bye after all that was handed over; the driver ends when that is written.
     pub(super) fn disconnect(&self) {
         // An error is that the connection is gone already.
