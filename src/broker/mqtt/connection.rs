@@ -5,6 +5,7 @@
 //! connection, so that the broker never takes two of them for one, and nobody fights for a name.
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -383,8 +384,7 @@ impl Line {
             match connected {
                 Ok((client, driver, granted)) => {
                     let begun = Instant::now();
-                    let witnessed = self.witness().and_then(|witness| witness.now()).map(|live| live.generation);
-                    let fault = self.hold(client, driver, granted).await;
+                    let (fault, witnessed) = self.hold_witnessed(client, driver, granted).await;
                     if let Some(fault) = fault
                         && self.has_lost_its_session(&fault, witnessed).await
                     {
@@ -412,6 +412,23 @@ impl Line {
                 () = self.finished() => return,
                 () = self.connector.pause(attempt) => {}
             }
+        }
+    }
+
+    /// The same as [`Line::hold`]; and which connection was there beside it, if there was one.
+    async fn hold_witnessed(&self, client: Client, driver: Driver, granted: Granted) -> (Option<Fault>, Option<u64>) {
+        let mut hold = pin!(self.hold(client, driver, granted));
+        let witnessed = async {
+            match self.witness() {
+                // It may come up later: at the start, all do at once.
+                Some(witness) => witness.up().await.ok().map(|live| live.generation),
+                None => None,
+            }
+        };
+        tokio::select! {
+            biased;
+            witnessed = witnessed => (hold.await, witnessed),
+            fault = &mut hold => (fault, None),
         }
     }
 

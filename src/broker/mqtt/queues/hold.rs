@@ -18,22 +18,27 @@ const HELD: u16 = 1_000;
 const FOR_EVER: u32 = u32::MAX;
 
 impl Queues {
-    /// Keeps a member for a queue in a session that lasts, until the broker is closed or another gateway has it.
-    pub(super) async fn hold(self: Arc<Self>, queue: Text) {
-        let filter = match self.reading.names.queue(&queue) {
+    /// Has a member for a queue in a session that lasts, until the broker is closed or another gateway has it. It is there
+    /// for readers when this returns.
+    pub(super) fn hold(self: &Arc<Self>, queue: &Text) {
+        let filter = match self.reading.names.queue(queue) {
             Ok(topic) => format!("$share/{}/{topic}", self.group),
             Err(why) => return error!(%queue, %why, "this queue cannot be held (broker.mqtt.hold_queues)"),
         };
-        let member = self.member(&queue, filter, HELD, true);
+        let member = self.member(queue, filter, HELD, true);
         member.mailbox.stop(); // nobody reads yet
         {
             let mut groups = self.lock();
             member.set(State::Idle(Instant::now()));
             groups.entry(queue.clone()).or_default().0.push(Arc::clone(&member));
         }
+        tokio::spawn(Arc::clone(self).go_on_holding(member));
+    }
+
+    async fn go_on_holding(self: Arc<Self>, member: Arc<Member>) {
         let why = self.keep(&member).await;
         if member.line.is_taken_over() {
-            error!(%queue, "another gateway holds this queue: broker.mqtt.hold_queues is for one of them only");
+            error!(queue = %member.queue, "another gateway holds this queue: broker.mqtt.hold_queues is for one of them only");
         }
         let state = {
             let _states = self.lock();

@@ -88,7 +88,7 @@ impl Queues {
             lost: AtomicU64::new(0),
         });
         for name in &settings.hold_queues {
-            tokio::spawn(Arc::clone(&queues).hold(Text::from(name.as_str())));
+            queues.hold(&Text::from(name.as_str()));
         }
         queues
     }
