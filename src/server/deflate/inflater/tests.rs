@@ -218,8 +218,15 @@ fn what_is_broken_is_refused() {
     }
     let reserved_block = [0x06, 0x00];
     assert_eq!(fault(frame(FIN | RSV1 | TEXT, &reserved_block)), Some(Fault::Corrupt));
-    let too_many_last_blocks = [0x03, 0x00].repeat(17);
-    assert_eq!(fault(frame(FIN | RSV1 | TEXT, &too_many_last_blocks)), Some(Fault::Corrupt));
+    let half_a_stored_block = [0x00, 100, 0x00, !100, 0xff, b'x'];
+    assert_eq!(fault(frame(FIN | RSV1 | TEXT, &half_a_stored_block)), Some(Fault::Corrupt));
+}
+
+#[test]
+fn a_few_blocks_may_be_marked_as_the_last() {
+    let empty = |blocks| frame(FIN | RSV1 | TEXT, &[[0x03, 0x00].repeat(blocks), vec![0x00]].concat());
+    assert_eq!(received(empty(15), 1000).0, [Message::text("")]);
+    assert_eq!(fault(empty(16)), Some(Fault::Corrupt));
 }
 
 #[test]
