@@ -387,7 +387,9 @@ impl Metrics {
 
     /// A frame was sent compressed.
     pub fn deflated(&self, plain: usize, sent: usize) {
-        self.deflated.count(plain, sent);
+        if self.counts_messages {
+            self.deflated.count(plain, sent);
+        }
     }
 
     /// So many headers of a message could not be expressed.
