@@ -107,6 +107,11 @@ async fn a_quota_that_is_exceeded_is_an_error_for_the_sender_alone() {
     let [mut innocent] = connect_all(&gateway).await;
     refused(&gateway, "SEND\ndestination:/topic/a\n\nx", "rejected").await.about("QuotaExceeded");
     innocent.does("SEND\ndestination:/topic/a\nqos:0\n\nx").await;
+    // A COMMIT asks for an answer, whatever its messages ask for.
+    innocent.does("BEGIN\ntransaction:t").await;
+    innocent.does("SEND\ndestination:/topic/a\nqos:0\ntransaction:t\n\nx").await;
+    innocent.asks("COMMIT\ntransaction:t").await;
+    innocent.expect("ERROR").await.with("code", "rejected").about("QuotaExceeded");
 }
 
 #[tokio::test]

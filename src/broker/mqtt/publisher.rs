@@ -88,7 +88,7 @@ impl Publisher {
         let (answer, confirmation) = oneshot::channel();
         let job = Job {
             sequence: 0,
-            exact: message.options.qos.is_some(),
+            exact: message.options.qos == Some(packet.qos),
             is_kept: packet.retain && !packet.payload.is_empty(),
             packet,
             answer,
@@ -105,7 +105,7 @@ impl Publisher {
     pub(super) fn check(&self, message: &Message) -> Result<(), BrokerError> {
         let packet = self.packet(message, 1)?;
         match self.line.now() {
-            Some(live) => admit(&live.granted, &packet, message.options.qos.is_some()),
+            Some(live) => admit(&live.granted, &packet, message.options.qos == Some(packet.qos)),
             None => Ok(()),
         }
     }
@@ -126,7 +126,7 @@ impl Publisher {
         }
         let options = &message.options;
         let usual = if options.persistent { self.qos.max(1) } else { self.qos };
-        let qos = options.qos.unwrap_or(usual.max(at_least));
+        let qos = options.qos.unwrap_or(usual).max(at_least);
         match self.version {
             Version::V5 => properties::packet(message, topic, qos),
             Version::V311 => {

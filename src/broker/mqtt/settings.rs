@@ -174,7 +174,9 @@ impl Settings {
             faults.demand_time(key, time);
         }
         faults.demand_time("broker.mqtt.linger", self.linger);
-        for name in &self.hold_queues {
+        for (index, name) in self.hold_queues.iter().enumerate() {
+            let why = format!("has {name:?} twice; one place at the broker is enough");
+            faults.demand(!self.hold_queues[..index].contains(name), "broker.mqtt.hold_queues", why);
             let good = !name.is_empty() && !name.contains(['+', '#', '\0']) && !name.starts_with('/');
             let why = format!("has {name:?}; expected names as they stand after /queue/, without + and #");
             faults.demand(good, "broker.mqtt.hold_queues", why);
@@ -230,6 +232,8 @@ mod tests {
         assert_eq!(fault, "broker.mqtt.dead_letter: is \"/app/x\"; write /queue/… or /topic/…");
         let hold_queues = vec!["a/#".to_owned()];
         assert!(faults(&Settings { hold_queues, ..Settings::default() }).starts_with("broker.mqtt.hold_queues: "));
+        let hold_queues = vec!["a".to_owned(), "a".to_owned()];
+        assert!(faults(&Settings { hold_queues, ..Settings::default() }).contains("has \"a\" twice"));
         assert!(faults(&Settings { qos: 3, ..Settings::default() }).starts_with("broker.mqtt.qos: "));
     }
 }
