@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tracing::warn;
 
 pub use answer::{Cause, Failure, Rejection, Reply, Verdict};
 pub use handler::{Answer, Handler, Request, Variables, handler};
@@ -118,7 +119,9 @@ pub trait Interceptor: Send + Sync + 'static {
         let _ = (cause, context);
     }
 
-    /// How a SEND, or an ACK or NACK, ended: everything that came of it is confirmed, or it was refused.
+    /// How a SEND, a SUBSCRIBE, or an ACK or NACK, ended, once for each: everything that came of it is confirmed, the
+    /// subscription is open or answered, or it was refused. With the code `cut-off`, the session, or `server.close_timeout`
+    /// after it, ended first.
     fn completed(&self, event: Event<'_>, result: Result<&Outcome, &Refusal>, context: &Context) {
         let _ = (event, result, context);
     }
@@ -271,7 +274,7 @@ impl Chain {
     /// Tells all that a subscription has ended.
     pub async fn unsubscribe(&self, subscription: &Subscription, context: &Context) {
         for (_, interceptor) in self.interested(Event::Unsubscribe(&subscription.destination)) {
-            let _ = tokio::time::timeout(self.0.timeout, interceptor.unsubscribe(subscription, context)).await;
+            self.tell(interceptor.name(), "unsubscribe", interceptor.unsubscribe(subscription, context), context).await;
         }
     }
 
@@ -317,7 +320,7 @@ impl Chain {
         Ok(Some(message))
     }
 
-    /// Tells all how a SEND, an ACK or a NACK ended.
+    /// Tells all how a SEND, a SUBSCRIBE, an ACK or a NACK ended.
     pub fn completed(&self, event: Event<'_>, result: Result<&Outcome, &Refusal>, context: &Context) {
         for (_, interceptor) in self.interested(event) {
             interceptor.completed(event, result, context);
@@ -326,7 +329,15 @@ impl Chain {
 
     async fn disconnect_first(&self, count: usize, cause: &str, context: &Context) {
         for (_, interceptor) in self.interested(Event::Disconnect).take_while(|(index, _)| *index < count) {
-            let _ = tokio::time::timeout(self.0.timeout, interceptor.disconnect(cause, context)).await;
+            self.tell(interceptor.name(), "disconnect", interceptor.disconnect(cause, context), context).await;
+        }
+    }
+
+    /// Nobody waits for this longer than for anything else, but nothing is lost without a word.
+    async fn tell(&self, interceptor: &str, event: &str, telling: impl Future<Output = ()>, context: &Context) {
+        if tokio::time::timeout(self.0.timeout, telling).await.is_err() {
+            let session = &*context.session;
+            warn!(session, interceptor, event, "an interceptor was not told within app.timeout");
         }
     }
 

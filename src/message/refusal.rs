@@ -366,6 +366,12 @@ impl Refusal {
         Self::new("removed", CloseCode::POLICY, "Disconnected by an operator", detail)
     }
 
+    /// The session ended before this did. For interceptors: no client is there to read it.
+    pub fn cut_off() -> Self {
+        let detail = "The session ended before this did; whether the broker took it is unknown.";
+        Self::new("cut-off", CloseCode::NORMAL, "Cut off", detail)
+    }
+
     /// The gateway stops.
     pub fn shutting_down() -> Self {
         Self::new(

@@ -10,6 +10,7 @@ use crate::message::{
     DeliveryId, Destination, Handled, Headers, Message, Outcome, PublishOptions, Refusal, Settlement, SharedSource,
     Source,
 };
+use crate::server::ending::{Ending, Frame};
 use crate::server::operation::Published;
 use crate::session::{Done, Request, SubscriptionKey, Ticket};
 use crate::traces::{Span, Stage};
@@ -28,7 +29,7 @@ pub(super) type Call = Pin<Box<dyn Future<Output = (Ticket, Option<Published>, R
 
 /// What came of a SEND, once it has been handed to the broker.
 pub(super) struct Sent {
-    destination: Destination,
+    ending: Ending,
     confirmations: Vec<Confirmation>,
     replies: Vec<Message>,
     status: Option<u16>,
@@ -68,12 +69,15 @@ impl Chained {
     /// When that ends the session.
     pub(super) async fn send(&self, link: &Arc<dyn Link>, message: Message, mut trace: Span) -> Result<Sent, Refusal> {
         let cause = Cause::new(&message.destination, &message.headers);
-        let sent = self.try_send(link, message, &cause, &mut trace).await;
-        if let Err(refusal) = &sent {
-            trace.fail(refusal.code);
-            self.chain.completed(Event::Send(cause.destination()), Err(refusal), &self.context);
+        let ending = Ending::of(self, vec![Frame::Send(cause.destination().clone())]);
+        match self.try_send(link, message, &cause, &mut trace).await {
+            Ok((confirmations, replies, status)) => Ok(Sent { ending, confirmations, replies, status, trace }),
+            Err(refusal) => {
+                trace.fail(refusal.code);
+                ending.tell(Err(&refusal));
+                Err(refusal)
+            }
         }
-        Ok(Sent { trace, ..sent? })
     }
 
     async fn try_send(
@@ -82,7 +86,7 @@ impl Chained {
         mut message: Message,
         cause: &Cause,
         trace: &mut Span,
-    ) -> Result<Sent, Refusal> {
+    ) -> Result<(Vec<Confirmation>, Vec<Message>, Option<u16>), Refusal> {
         let mut chain = trace.step(Stage::Chain, &mut message.headers);
         let (answered, status) = match self.chain.send(message, &self.context).await {
             Ok(verdict) => (Answered::from(verdict), None),
@@ -103,18 +107,7 @@ impl Chained {
             confirmations.push(link.publish(permit, message));
             trace.join(handing_over.then(Stage::Confirm));
         }
-        let (destination, replies) = (cause.destination().clone(), answered.replies);
-        Ok(Sent { destination, confirmations, replies, status, trace: Span::default() })
-    }
-
-    /// Waits until everything that came of a SEND is confirmed.
-    ///
-    /// # Errors
-    /// When the broker did not take part of it.
-    pub(super) async fn settle(&self, sent: Sent) -> Result<Done, Refusal> {
-        let result = confirmed(sent.confirmations).await.map_err(Refusal::from);
-        self.chain.completed(Event::Send(&sent.destination), result.as_ref(), &self.context);
-        Ok(Done::Handled(Handled { outcome: result?, replies: sent.replies, status: sent.status }))
+        Ok((confirmations, answered.replies, status))
     }
 
     /// Whether the chain has an interest in any message of a transaction.
@@ -138,7 +131,10 @@ impl Chained {
         observers: Vec<Option<Subscription>>,
     ) -> Result<Done, Refusal> {
         let Transaction { messages, mut settlements } = transaction;
-        let destinations: Vec<_> = messages.iter().map(|message| message.destination.clone()).collect();
+        let sent = messages.iter().map(|message| Frame::Send(message.destination.clone()));
+        let observed = observers.iter().flatten();
+        let acknowledged = observed.map(|subscription| Frame::Acknowledge(subscription.destination.clone()));
+        let ending = Ending::of(self, sent.chain(acknowledged).collect());
         let result = async {
             let mut answered = Answered::default();
             for message in messages {
@@ -156,11 +152,7 @@ impl Chained {
             Ok::<_, Refusal>(Handled { outcome, replies, status: None })
         };
         let result = result.await;
-        let acknowledged = observers.iter().flatten().map(|subscription| Event::Acknowledge(&subscription.destination));
-        for event in destinations.iter().map(Event::Send).chain(acknowledged) {
-            let outcome = result.as_ref().map(|handled| &handled.outcome);
-            self.chain.completed(event, outcome, &self.context);
-        }
+        ending.tell(result.as_ref().map(|handled| &handled.outcome));
         result.map(Done::Handled)
     }
 
@@ -175,12 +167,13 @@ impl Chained {
         settlement: Settlement,
         subscription: &Subscription,
     ) -> Result<Done, Refusal> {
+        let ending = Ending::of(self, vec![Frame::Acknowledge(subscription.destination.clone())]);
         let asked = self.chain.acknowledge(settlement, deliveries.len(), subscription, &self.context);
         let result = match asked.await {
             Ok(settlement) => link.settle(deliveries, settlement).await.map_err(Refusal::from),
             Err(rejection) => Err(fatal(rejection)),
         };
-        self.chain.completed(Event::Acknowledge(&subscription.destination), result.as_ref(), &self.context);
+        ending.tell(result.as_ref());
         result.map(Done::Outcome)
     }
 
@@ -189,6 +182,13 @@ impl Chained {
     /// # Errors
     /// When that ends the session.
     pub(super) async fn answer(&self, subscription: &Subscription) -> Result<Handled, Refusal> {
+        let ending = Ending::of(self, vec![Frame::Subscribe(subscription.destination.clone())]);
+        let result = self.try_answer(subscription).await;
+        ending.tell(result.as_ref().map(|handled| &handled.outcome));
+        result
+    }
+
+    async fn try_answer(&self, subscription: &Subscription) -> Result<Handled, Refusal> {
         let (reply, status) = match self.chain.subscribe(subscription, &self.context).await {
             Ok(answer) => (answer.map(|answer| message(subscription, answer)), None),
             Err(Rejection::Refused(refusal)) => return Err(refusal),
@@ -215,12 +215,19 @@ impl Chained {
         is_wanted.then(|| subscription(key, destination))
     }
 
-    /// Asks the chain whether a subscription may be opened.
+    /// Asks the chain whether a subscription may be opened. What comes of that is to be told.
     ///
     /// # Errors
     /// When it may not.
-    pub(super) async fn admit(&self, subscription: &Subscription) -> Result<(), Refusal> {
-        self.chain.subscribe(subscription, &self.context).await.map(|_| ()).map_err(fatal)
+    pub(super) async fn admit(&self, subscription: &Subscription) -> Result<Ending, Refusal> {
+        let ending = Ending::of(self, vec![Frame::Subscribe(subscription.destination.clone())]);
+        match self.chain.subscribe(subscription, &self.context).await.map_err(fatal) {
+            Ok(_) => Ok(ending),
+            Err(refusal) => {
+                ending.tell(Err(&refusal));
+                Err(refusal)
+            }
+        }
     }
 }
 
@@ -228,6 +235,16 @@ impl Sent {
     /// What has been published, and waits for the broker's answers since then.
     pub(super) fn published(&mut self, since: Instant) -> Published {
         Published { since, messages: self.confirmations.len(), trace: std::mem::take(&mut self.trace) }
+    }
+
+    /// Waits until everything that came of it is confirmed.
+    ///
+    /// # Errors
+    /// When the broker did not take part of it.
+    pub(super) async fn settle(self) -> Result<Done, Refusal> {
+        let result = confirmed(self.confirmations).await.map_err(Refusal::from);
+        self.ending.tell(result.as_ref());
+        Ok(Done::Handled(Handled { outcome: result?, replies: self.replies, status: self.status }))
     }
 }
 

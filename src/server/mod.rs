@@ -6,6 +6,7 @@ mod connection;
 mod consumers;
 mod deflate;
 mod drain;
+mod ending;
 mod frames;
 mod live;
 mod operation;

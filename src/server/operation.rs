@@ -43,6 +43,22 @@ pub(super) enum Completed {
     Nothing,
 }
 
+impl Completed {
+    /// How the opening of a subscription ended.
+    ///
+    /// # Errors
+    /// What the broker says.
+    pub(super) fn opened(&self) -> Result<Outcome, Refusal> {
+        match self {
+            Completed::Joined(_, _, Err(error)) | Completed::Opened(_, _, Err(error)) => Err(error.clone().into()),
+            Completed::Opened(_, _, Ok(subscription)) => {
+                Ok(Outcome { warning: subscription.warning().map(str::to_owned), ..Outcome::DONE })
+            }
+            _ => Ok(Outcome::DONE),
+        }
+    }
+}
+
 pub(super) fn authenticate(
     services: Arc<Services>,
     session: Text,

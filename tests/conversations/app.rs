@@ -435,6 +435,7 @@ impl Interceptor for Diary {
         let result = result.map(|outcome| outcome.routed).map_err(|refusal| refusal.code);
         match event {
             Event::Send(destination) => self.note(format!("completed {destination} {result:?}")),
+            Event::Subscribe(destination) => self.note(format!("opened {destination} {result:?}")),
             Event::Acknowledge(destination) => self.note(format!("settled {destination} {result:?}")),
             other => panic!("{other:?}"),
         }
@@ -533,12 +534,89 @@ async fn an_interceptor_sees_who_reads_what_and_may_refuse_it() {
     client.subscribe("id:b\ndestination:/queue/q").await;
     client.does("UNSUBSCRIBE\nid:b").await;
     client.does("UNSUBSCRIBE\nid:a").await;
-    assert_eq!(
-        diary.lines(),
-        ["subscribe 0 /topic/x/y", "subscribe 1 /queue/q", "unsubscribe 1 /queue/q", "unsubscribe 0 /topic/x/y"]
-    );
+    let seen = [
+        "subscribe 0 /topic/x/y",
+        "opened /topic/x/y Ok(true)",
+        "subscribe 1 /queue/q",
+        "opened /queue/q Ok(true)",
+        "unsubscribe 1 /queue/q",
+        "unsubscribe 0 /topic/x/y",
+    ];
+    assert_eq!(diary.lines(), seen);
     client.send("SUBSCRIBE\nid:c\ndestination:/topic/sec%72et").await;
     client.expect_error("handler-failed", 1008).await.about("secret");
+    until("its end to be told", || diary.lines().len() == seen.len() + 2).await;
+    assert_eq!(diary.lines()[seen.len()], "opened /topic/secret Err(\"handler-failed\")");
+}
+
+#[tokio::test]
+async fn an_interceptor_learns_how_subscriptions_to_handlers_and_those_that_the_broker_refuses_ended() {
+    let diary = Diary::default();
+    let gateway = builder(|config| config.broker.memory.max_queues = 1).interceptor(diary.clone());
+    let gateway = started(gateway.handler("/app/items", |_| async { Ok(Some(Answer::text("items"))) }));
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:a\ndestination:/app/items").await;
+    client.subscribe("id:b\ndestination:/topic/items\nx-snapshot:/app/items").await;
+    client.subscribe("id:c\ndestination:/queue/one").await;
+    client.send("SUBSCRIBE\nid:d\ndestination:/queue/two").await;
+    client.expect_error("limit-exceeded", 1008).await;
+    let opened: Vec<_> = diary.lines().into_iter().filter(|line| line.starts_with("opened")).collect();
+    let expected = [
+        "/app/items Ok(true)",
+        "/topic/items Ok(true)",
+        "/app/items Ok(true)",
+        "/queue/one Ok(true)",
+        "/queue/two Err(\"limit-exceeded\")",
+    ];
+    assert_eq!(opened, expected.map(|line| format!("opened {line}")));
+}
+
+/// Writes down how SENDs ended, and holds up nothing.
+#[derive(Clone, Default)]
+struct Ends(Diary);
+
+#[async_trait]
+impl Interceptor for Ends {
+    fn name(&self) -> &'static str {
+        "ends"
+    }
+
+    fn interest(&self, event: Event<'_>) -> Interest {
+        if matches!(event, Event::Send(_)) { Interest::Concurrent } else { Interest::None }
+    }
+
+    fn completed(&self, event: Event<'_>, result: Result<&Outcome, &Refusal>, context: &Context) {
+        self.0.completed(event, result, context);
+    }
+}
+
+#[tokio::test]
+async fn an_interceptor_learns_how_a_send_ended_although_its_session_did_before() {
+    let second = std::time::Duration::from_secs(1);
+    for (close_timeout, is_in_time) in [(25 * second, true), (second / 50, false)] {
+        let (ends, gate) = (Ends::default(), gate());
+        let gateway = builder(|config| {
+            config.session.heartbeat_min = second / 100;
+            config.server.close_timeout = close_timeout;
+        });
+        let gateway = gateway.route(gated("/app/ordered", &gate)).route(gated("/app/beside", &gate).concurrent());
+        let gateway = started(gateway.interceptor(ends.clone()));
+        let mut client = Client::connect_with(&gateway, "1.2", "heart-beat:500,0").await;
+        client.send("SEND\ndestination:/app/beside\n\nx").await;
+        client.send("SEND\ndestination:/app/ordered\n\nx").await;
+        gate.waiting.acquire_many(2).await.expect("handlers").forget();
+        client.expect_error("heartbeat-timeout", 4408).await;
+        if is_in_time {
+            gate.open.add_permits(2);
+        }
+        until("both to be told", || ends.0.lines().len() == 2).await;
+        let mut lines = ends.0.lines();
+        lines.sort();
+        let end = if is_in_time { "Ok(false)" } else { "Err(\"cut-off\")" };
+        assert_eq!(lines, ["beside", "ordered"].map(|name| format!("completed /app/{name} {end}")));
+        until("the session to end", || gateway.connections() == 0).await;
+        assert_eq!(ends.0.lines().len(), 2, "once for each");
+    }
 }
 
 #[tokio::test]

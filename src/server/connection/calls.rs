@@ -104,7 +104,7 @@ impl Connection {
                 match chained.send(&link, message, trace).await {
                     Ok(mut sent) => {
                         let published = sent.published(since);
-                        (ticket, Some(published), chained.settle(sent).await)
+                        (ticket, Some(published), sent.settle().await)
                     }
                     Err(refusal) => (ticket, None, Err(refusal)),
                 }
@@ -118,14 +118,12 @@ impl Connection {
 
     /// What came of a SEND has been published: later frames need not wait for its confirmation.
     pub(super) fn on_sent(&mut self, ticket: Ticket, sent: Result<Sent, Refusal>) {
-        match (sent, &self.chained) {
-            (Ok(mut sent), Some(chained)) => {
-                let chained = chained.clone();
+        match sent {
+            Ok(mut sent) => {
                 let published = sent.published(self.handled);
-                self.calls.push(Box::pin(async move { (ticket, Some(published), chained.settle(sent).await) }));
+                self.calls.push(Box::pin(async move { (ticket, Some(published), sent.settle().await) }));
             }
-            (Ok(_), None) => {} // nothing is sent without a chain
-            (Err(refusal), _) => self.input(Input::Done(ticket, Err(refusal))),
+            Err(refusal) => self.input(Input::Done(ticket, Err(refusal))),
         }
     }
 
@@ -240,12 +238,18 @@ fn begin(
     snapshot: Option<(Chained, Subscription)>,
 ) -> Operation {
     Box::pin(async move {
-        if let Some((chained, subscription)) = admission
-            && let Err(refusal) = chained.admit(&subscription).await
-        {
-            return Completed::Done(ticket, None, Err(refusal));
+        let ending = match admission {
+            None => None,
+            Some((chained, subscription)) => match chained.admit(&subscription).await {
+                Ok(ending) => Some(ending),
+                Err(refusal) => return Completed::Done(ticket, None, Err(refusal)),
+            },
+        };
+        let opened = opening.await;
+        if let Some(ending) = ending {
+            ending.tell(opened.opened().as_ref());
         }
-        match (opening.await, snapshot) {
+        match (opened, snapshot) {
             (opened @ (Completed::Joined(_, _, Ok(_)) | Completed::Opened(_, _, Ok(_))), Some((chained, question))) => {
                 Completed::Snapshot(Box::new(opened), chained.answer(&question).await)
             }

@@ -87,7 +87,12 @@ async fn finish_operation(
     within: Duration,
 ) -> Option<Chained> {
     if !is_authenticating {
-        let _ = tokio::time::timeout(within, operation).await;
+        let finished = async {
+            if let Completed::Sent(_, Ok(sent)) = operation.await {
+                let _ = sent.settle().await; // the chain learns of it
+            }
+        };
+        let _ = tokio::time::timeout(within, finished).await;
         return chained;
     }
     // To its end, which has a bound of its own: who was let in is also to be let go.
