@@ -10,6 +10,7 @@ use super::http::{self, Service};
 use super::template::RoutePattern;
 use super::{Answer, Context, Event, Failure, Interceptor, Interest, Rejection, Subscription, claims};
 use crate::message::{Destination, Principal, Refusal, Text};
+use crate::metrics::{Meter, Metrics};
 
 /// `[app.lifecycle]`: calls to a service when clients come and go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,11 +41,20 @@ impl Moment {
     fn all() -> Vec<Self> {
         vec![Moment::Connect, Moment::Disconnect, Moment::Subscribe, Moment::Unsubscribe]
     }
+
+    fn name(self) -> &'static str {
+        match self {
+            Moment::Connect => "connect",
+            Moment::Disconnect => "disconnect",
+            Moment::Subscribe => "subscribe",
+            Moment::Unsubscribe => "unsubscribe",
+        }
+    }
 }
 
 /// Tells a service who comes and goes.
 pub(super) struct Lifecycle {
-    on: Vec<Moment>,
+    on: Vec<(Moment, Meter)>,
     service: Service,
 }
 
@@ -52,10 +62,32 @@ impl Lifecycle {
     /// The error names the setting and says what is wrong with it.
     pub(super) fn new(settings: &Settings) -> Result<Self, (&'static str, String)> {
         let service = Service::new(&settings.http, &RoutePattern::default())?;
-        Ok(Lifecycle { on: settings.on.clone(), service })
+        Ok(Lifecycle { on: settings.on.iter().map(|moment| (*moment, Meter::default())).collect(), service })
     }
 
-    async fn tell(&self, event: &'static str, more: Value, context: &Context) -> Result<Option<Answer>, Failure> {
+    /// Counts its calls here, by what they are for.
+    #[must_use]
+    pub(super) fn counted_by(mut self, metrics: &Metrics) -> Self {
+        for (moment, meter) in &mut self.on {
+            *meter = metrics.meter(moment.name());
+        }
+        self
+    }
+
+    fn meter(&self, moment: Moment) -> Option<&Meter> {
+        self.on.iter().find(|(on, _)| *on == moment).map(|(_, meter)| meter)
+    }
+
+    async fn tell(&self, moment: Moment, more: Value, context: &Context) -> Result<Option<Answer>, Failure> {
+        let call = self.meter(moment).map(Meter::begin);
+        let answered = self.call(moment.name(), more, context).await;
+        if let Some(call) = call {
+            call.end(answered.as_ref().err().map(|failure| failure.status));
+        }
+        answered
+    }
+
+    async fn call(&self, event: &'static str, more: Value, context: &Context) -> Result<Option<Answer>, Failure> {
         let mut body = json!({
             "event": event,
             "session": &*context.session,
@@ -71,8 +103,9 @@ impl Lifecycle {
     }
 
     /// What nobody waits for may fail: the service was told too late, or not at all.
-    async fn report(&self, event: &'static str, more: Value, context: &Context) {
-        if let Err(Failure { status, reason }) = self.tell(event, more, context).await {
+    async fn report(&self, moment: Moment, more: Value, context: &Context) {
+        if let Err(Failure { status, reason }) = self.tell(moment, more, context).await {
+            let event = moment.name();
             info!(session = %context.session, event, status, reason, "a lifecycle call failed");
         }
     }
@@ -96,11 +129,11 @@ impl Interceptor for Lifecycle {
             Event::Subscribe(_) => Moment::Subscribe,
             Event::Unsubscribe(_) => Moment::Unsubscribe,
         };
-        if self.on.contains(&moment) { Interest::Ordered } else { Interest::None }
+        if self.meter(moment).is_some() { Interest::Ordered } else { Interest::None }
     }
 
     async fn connect(&self, principal: Principal, context: &Context) -> Result<Principal, Rejection> {
-        let answer = match self.tell("connect", json!({}), context).await {
+        let answer = match self.tell(Moment::Connect, json!({}), context).await {
             Ok(answer) => answer,
             Err(Failure { status: 401 | 403, .. }) => return Err(Refusal::not_authenticated(&principal.name).into()),
             Err(failure) => return Err(failure.into()),
@@ -112,16 +145,16 @@ impl Interceptor for Lifecycle {
     }
 
     async fn subscribe(&self, subscription: &Subscription, context: &Context) -> Result<Option<Answer>, Rejection> {
-        self.tell("subscribe", of(subscription), context).await?;
+        self.tell(Moment::Subscribe, of(subscription), context).await?;
         Ok(None)
     }
 
     async fn unsubscribe(&self, subscription: &Subscription, context: &Context) {
-        self.report("unsubscribe", of(subscription), context).await;
+        self.report(Moment::Unsubscribe, of(subscription), context).await;
     }
 
     async fn disconnect(&self, cause: &str, context: &Context) {
-        self.report("disconnect", json!({ "cause": cause }), context).await;
+        self.report(Moment::Disconnect, json!({ "cause": cause }), context).await;
     }
 }
 

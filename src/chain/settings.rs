@@ -13,6 +13,7 @@ use super::step::{RateLimit, steps};
 use super::template::RoutePattern;
 use super::{Interceptor, Route, Routes};
 use crate::message::{Pattern, Separators};
+use crate::metrics::Metrics;
 use crate::settings::Faults;
 
 /// `[app]`: the interceptor chain.
@@ -47,7 +48,7 @@ pub struct RouteSettings {
     pub rate_limit: Option<RateLimit>,
     /// File with the JSON Schema of the bodies. Default none.
     pub validate: Option<PathBuf>,
-    /// Headers to set, with `{variables}`. Default none.
+    /// Headers to set, with `{variables}`: in the call of the service, or without one in the message. Default none.
     pub set_headers: BTreeMap<String, String>,
     /// The service that answers. Default none: the message itself is the result.
     pub http: Option<http::Settings>,
@@ -138,7 +139,7 @@ impl Settings {
         let mut faults = Faults::default();
         faults.demand_time("app.timeout", self.timeout);
         faults.demand(self.timeout >= Duration::from_millis(1), "app.timeout", "must be at least 1ms");
-        faults.join(self.observers().map(|_| ()));
+        faults.join(self.observers(None).map(|_| ()));
         faults.join(self.routes(separators).map(|_| ()));
         faults.into_result()
     }
@@ -150,16 +151,19 @@ impl Settings {
         routes.filter_map(move |(index, route)| read(&route.pattern).map(|pattern| (index, pattern.names())))
     }
 
-    /// What the settings ask for, but for routes.
+    /// What the settings ask for, but for routes; counted there, if anywhere.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn observers(&self) -> Result<Vec<Arc<dyn Interceptor>>, Faults> {
+    pub fn observers(&self, metrics: Option<&Metrics>) -> Result<Vec<Arc<dyn Interceptor>>, Faults> {
         let mut faults = Faults::default();
         let mut observers: Vec<Arc<dyn Interceptor>> = Vec::new();
         if let Some(settings) = &self.lifecycle {
             match Lifecycle::new(settings) {
-                Ok(lifecycle) => observers.push(Arc::new(lifecycle)),
+                Ok(lifecycle) => observers.push(Arc::new(match metrics {
+                    Some(metrics) => lifecycle.counted_by(metrics),
+                    None => lifecycle,
+                })),
                 Err((key, why)) => faults.add(&format!("app.lifecycle.http.{key}"), why),
             }
         }
@@ -208,7 +212,8 @@ impl RouteSettings {
         route.steps = steps(self, &route.pattern)?.into();
         if let Some(settings) = &self.http {
             let service = http::Service::new(settings, &route.pattern);
-            route = route.handled_by(Arc::new(service.map_err(|(key, why)| (http_key(key), why))?));
+            let service = service.map_err(|(key, why)| (http_key(key), why))?;
+            route = route.handled_by(Arc::new(service.passing(self.set_headers.keys())));
         }
         if self.order == Order::Concurrent {
             route = route.concurrent();

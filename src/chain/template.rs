@@ -273,6 +273,24 @@ pub(super) fn encoded(value: &str) -> String {
     encoded
 }
 
+/// Percent-encoded, but for what is plain and readable: a value of a header that means the same to every service.
+pub(super) fn readable(value: &str) -> String {
+    plain(&value.replace('%', "%25"))
+}
+
+/// Everything that is not visible ASCII as `%XX`.
+pub(super) fn plain(value: &str) -> String {
+    let mut plain = String::with_capacity(value.len());
+    for character in value.chars() {
+        if character.is_ascii_graphic() {
+            plain.push(character);
+        } else {
+            plain.push_str(&encoded(character.encode_utf8(&mut [0; 4])));
+        }
+    }
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

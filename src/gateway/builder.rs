@@ -136,7 +136,7 @@ impl Program {
         let mut routes = self.routes.clone();
         routes.extend(config.app.routes(config.separators()).map_err(invalid)?);
         let mut interceptors = self.interceptors.clone();
-        interceptors.extend(config.app.observers().map_err(invalid)?);
+        interceptors.extend(config.app.observers(Some(metrics)).map_err(invalid)?);
         if !routes.is_empty() {
             interceptors.push(Arc::new(Routes::new(routes).counted_by(metrics)));
         }

@@ -282,7 +282,7 @@ impl Metrics {
                 .gauge("stompgate_unacknowledged_deliveries", "Deliveries that wait for a client's ACK or NACK."),
             handler_calls: families.vector(
                 "stompgate_handler_calls_total",
-                "Calls of handlers under /app, by the pattern of their route and by how they ended.",
+                "Calls of handlers under /app, by the pattern of their route and by how they ended; those of app.lifecycle by event.",
                 &["route", "outcome"],
             ),
             handler_seconds: families.histogram_vector(

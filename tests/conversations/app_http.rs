@@ -93,6 +93,29 @@ async fn a_client_cannot_forge_what_the_gateway_says() {
 }
 
 #[tokio::test]
+async fn a_service_gets_the_headers_that_the_route_sets_and_not_the_clients_own() {
+    let service = Service::start([answer("204 No Content", "")]).await;
+    let gateway = gateway_of([RouteSettings {
+        set_headers: [
+            ("X-Room".to_owned(), "room {id} of {user}".to_owned()),
+            ("authorization".to_owned(), "Bearer abc".to_owned()),
+        ]
+        .into(),
+        ..route(&service, "/app/rooms/{id}", "/x")
+    }]);
+    let mut client = Client::connect_with(&gateway, "1.2", "login:ada").await;
+    client.does("SEND\ndestination:/app/rooms/a%0D%0Ab%25\nX-Room:forged\nx-room:forged\nother:1\n\n").await;
+    let call = service.last();
+    assert_eq!(call.headers("x-room"), ["room a%0D%0Ab%25 of ada"]);
+    assert_eq!(call.headers("authorization"), ["Bearer abc"]);
+    assert_eq!(call.headers("other"), Vec::<String>::new());
+    client.subscribe("id:0\ndestination:/user/queue/errors").await;
+    client.send("SUBSCRIBE\nid:1\ndestination:/app/rooms/7\nX-Room:forged").await;
+    client.expect("MESSAGE").await.with("status", "404");
+    assert_eq!(service.last().headers("x-room"), ["room 7 of ada"]);
+}
+
+#[tokio::test]
 async fn without_a_result_nothing_is_published() {
     let service = Service::start([answer("204 No Content", "")]).await;
     let gateway = gateway_of([route(&service, "/app/x", "/x")]);
@@ -237,7 +260,7 @@ async fn the_first_route_that_matches_counts_and_steps_come_before_the_service()
         RouteSettings { users: vec!["{owner}".into()], ..route(&service, "/app/boxes/{owner}", "/boxes") },
         RouteSettings { validate: Some(schema), ..route(&service, "/app/orders", "/orders") },
         RouteSettings {
-            rate_limit: Some(RateLimit { per_second: 1, burst: 1 }),
+            rate_limit: Some(RateLimit { per_second: 1, burst: 1, ..RateLimit::default() }),
             order: Order::Concurrent,
             ..route(&service, "/app/often", "/often")
         },
@@ -322,7 +345,10 @@ fn routes_that_make_no_sense_are_named() {
         RouteSettings { validate: Some("/nowhere.json".into()), ..named("/app/c") },
         RouteSettings { users: vec!["{user}".into()], ..named("/app/d") },
         RouteSettings { set_headers: [("destination".into(), "x".into())].into(), ..named("/app/e") },
-        RouteSettings { rate_limit: Some(RateLimit { per_second: 0, burst: 1 }), ..named("/app/f") },
+        RouteSettings { rate_limit: Some(RateLimit { per_second: 0, ..RateLimit::default() }), ..named("/app/f") },
+        RouteSettings { set_headers: [("Host".into(), "x".into())].into(), http: http("http://x/"), ..named("/app/g") },
+        RouteSettings { set_headers: [("a".into(), "\n".into())].into(), http: http("http://x/"), ..named("/app/h") },
+        RouteSettings { set_headers: [("Host".into(), "x\n".into())].into(), ..named("/app/i") },
     ];
     let keys: Vec<_> = config.check().unwrap_err().into_iter().map(|fault| fault.key).collect();
     let expected = [
@@ -334,6 +360,8 @@ fn routes_that_make_no_sense_are_named() {
         "7.users",
         "8.set_headers",
         "9.rate_limit",
+        "10.set_headers",
+        "11.set_headers",
         "4.pattern",
     ];
     assert_eq!(keys, expected.map(|key| format!("app.route.{key}")));
@@ -430,6 +458,7 @@ async fn the_claims_that_a_service_gives_reach_rules_variables_and_services() {
     client.send("SEND\ndestination:/app/orders\n\nx").await;
     client.expect("MESSAGE").await.with("destination", "/topic/ac%2Fme/orders").saying("done");
     let call = service.last();
+    assert_eq!(call.headers("of"), ["K%C3%B6ln"], "set by the route");
     assert_eq!(call.line(), "POST /tenants/x?of=trader%2Creader HTTP/1.1");
     let claims = r#"{"city":["K\u00f6ln"],"roles":["trader","reader"],"tenant":["ac/me"]}"#;
     assert_eq!(call.headers("stompgate-claims"), [claims]);

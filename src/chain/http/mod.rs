@@ -1,8 +1,9 @@
 //! The handler that calls an HTTP service.
 //!
 //! What the service reads, a client cannot forge: the gateway's own headers are set from the session, and the client's are
-//! not passed on, but for `content-type`, `correlation-id` and the trace that it belongs to. The URL is the setting's, into
-//! which a destination puts single segments and values; redirects are not followed.
+//! not passed on, but for `content-type`, `correlation-id` and the trace that it belongs to. Those that the route sets are,
+//! whatever the client had of that name. The URL is the setting's, into which a destination puts single segments and values;
+//! redirects are not followed.
 
 mod breaker;
 mod settings;
@@ -20,7 +21,7 @@ use hyper::{Method, StatusCode, Uri};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
-use super::template::{RoutePattern, Values, encoded};
+use super::template::{RoutePattern, Values, plain, readable};
 use super::{Answer, Context, Failure, Handler, Request, Variables, claims};
 use crate::message::{Headers, TraceParent, trace_context};
 use crate::outbound::{self, HttpClient, Options};
@@ -52,6 +53,8 @@ pub(super) struct Service {
     client: HttpClient,
     method: Method,
     url: Url,
+    /// Headers that the route sets: what the frame calls them, and what the service does.
+    set: Vec<(String, HeaderName)>,
     signer: Option<Signer>,
     permits: Semaphore,
     breaker: Breaker,
@@ -83,11 +86,18 @@ impl Service {
             client: client(settings).map_err(|why| ("ca", why))?,
             method,
             url,
+            set: Vec::new(),
             signer: settings.secret.as_deref().map(Signer::new),
             permits: Semaphore::new(settings.max_concurrent),
             breaker: Breaker::new(settings.breaker_failures, settings.breaker_pause),
             settings: settings.clone(),
         })
+    }
+
+    /// Passes on headers of these names, which the route sets before it asks. Those that are none are left out.
+    pub(super) fn passing<'a>(self, names: impl Iterator<Item = &'a String>) -> Self {
+        let read = |name: &String| Some((name.clone(), HeaderName::from_bytes(name.as_bytes()).ok()?));
+        Service { set: names.filter_map(read).collect(), ..self }
     }
 
     /// The call, as often as the settings say.
@@ -205,11 +215,13 @@ impl Service {
         let destination = plain(destination); // which is encoded where it has to be
         let key = random_key();
         let mut headers = HeaderMap::new();
+        let value = |name: &str| HeaderValue::from_bytes(question.headers.get(name)?.as_bytes()).ok();
         for name in PASSED_ON {
-            if let Some(value) =
-                question.headers.get(name).and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok())
-            {
-                headers.insert(HeaderName::from_static(name), value);
+            headers.extend(value(name).map(|value| (HeaderName::from_static(name), value)));
+        }
+        for (name, set) in &self.set {
+            if let Some(value) = value(name) {
+                headers.insert(set.clone(), value);
             }
         }
         let mut set = |name, value: &str| {
@@ -261,24 +273,6 @@ fn told(status: StatusCode) -> u16 {
         status @ (400..=499 | 503 | 504) => status,
         _ => 502,
     }
-}
-
-/// Percent-encoded, but for what is plain and readable: a value of a header that means the same to every service.
-fn readable(value: &str) -> String {
-    plain(&value.replace('%', "%25"))
-}
-
-/// Everything that is not visible ASCII as `%XX`.
-fn plain(value: &str) -> String {
-    let mut plain = String::with_capacity(value.len());
-    for character in value.chars() {
-        if character.is_ascii_graphic() {
-            plain.push(character);
-        } else {
-            plain.push_str(&encoded(character.encode_utf8(&mut [0; 4])));
-        }
-    }
-    plain
 }
 
 /// The same for every attempt at one frame, and for no other.

@@ -36,8 +36,9 @@ pub(super) fn steps(
         steps.push(Box::new(schema));
     }
     if !settings.set_headers.is_empty() {
-        let headers =
-            set_headers::SetHeaders::new(&settings.set_headers, pattern).map_err(|why| ("set_headers", why))?;
+        let reader = if settings.http.is_some() { set_headers::Reader::Service } else { set_headers::Reader::Client };
+        let headers = set_headers::SetHeaders::new(&settings.set_headers, pattern, reader);
+        let headers = headers.map_err(|why| ("set_headers", why))?;
         steps.push(Box::new(headers));
     }
     Ok(steps)

@@ -11,9 +11,6 @@ use crate::chain::Failure;
 use crate::chain::handler::Request;
 use crate::chain::template::Values;
 
-/// Users that are remembered at a time. Those who have not used the route for long are forgotten first.
-const MAX_USERS: usize = 10_000;
-
 /// `[app.route.rate_limit]`: how often one user may use a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -22,11 +19,14 @@ pub struct Settings {
     pub per_second: u32,
     /// Frames that may come at once. Default 20.
     pub burst: u32,
+    /// Users that are remembered at a time; beyond, those who have the most left of their burst are forgotten, and so
+    /// begin anew. Default 100,000.
+    pub max_users: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { per_second: 10, burst: 20 }
+        Settings { per_second: 10, burst: 20, max_users: 100_000 }
     }
 }
 
@@ -44,31 +44,44 @@ struct Bucket {
 
 impl RateLimit {
     pub(super) fn new(settings: &Settings) -> Result<Self, String> {
-        if settings.per_second == 0 || settings.burst == 0 {
-            return Err("needs per_second and burst of 1 at least".to_owned());
+        if settings.per_second == 0 || settings.burst == 0 || settings.max_users == 0 {
+            return Err("needs per_second, burst and max_users of 1 at least".to_owned());
         }
         Ok(RateLimit { settings: settings.clone(), buckets: Mutex::default() })
     }
 
     fn take(&self, user: &str) -> bool {
         let now = Instant::now();
-        let full = f64::from(self.settings.burst);
-        let filled = |bucket: &Bucket| {
-            let passed = now.saturating_duration_since(bucket.filled).as_secs_f64();
-            (bucket.tokens + passed * f64::from(self.settings.per_second)).min(full)
-        };
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= MAX_USERS && !buckets.contains_key(user) {
-            buckets.retain(|_, bucket| filled(bucket) < full); // a full bucket is as good as none
-            if buckets.len() >= MAX_USERS {
-                return false;
-            }
+        if buckets.len() >= self.settings.max_users && !buckets.contains_key(user) {
+            self.forget(&mut buckets, now);
         }
-        let bucket = buckets.entry(user.to_owned()).or_insert(Bucket { tokens: full, filled: now });
-        let tokens = filled(bucket);
+        let full = Bucket { tokens: f64::from(self.settings.burst), filled: now };
+        let bucket = buckets.entry(user.to_owned()).or_insert(full);
+        let tokens = self.tokens(bucket, now);
         let is_enough = tokens >= 1.0;
         *bucket = Bucket { tokens: if is_enough { tokens - 1.0 } else { tokens }, filled: now };
         is_enough
+    }
+
+    fn tokens(&self, bucket: &Bucket, now: Instant) -> f64 {
+        let passed = now.saturating_duration_since(bucket.filled).as_secs_f64();
+        (bucket.tokens + passed * f64::from(self.settings.per_second)).min(f64::from(self.settings.burst))
+    }
+
+    /// Forgets the fullest of the buckets, an eighth of all, so that this is seldom. It gives little away: a full one is as
+    /// good as none, and who has more names than are remembered has their bursts anyway. To refuse new users would let
+    /// those lock out everybody else.
+    fn forget(&self, buckets: &mut HashMap<String, Bucket>, now: Instant) {
+        let mut tokens: Vec<_> = buckets.values().map(|bucket| self.tokens(bucket, now)).collect();
+        let place = tokens.len() - tokens.len().div_ceil(8);
+        let (_, least, _) = tokens.select_nth_unstable_by(place, f64::total_cmp);
+        let (least, mut many) = (*least, buckets.len() - place);
+        buckets.retain(|_, bucket| {
+            let is_forgotten = many > 0 && self.tokens(bucket, now) >= least;
+            many -= usize::from(is_forgotten);
+            !is_forgotten
+        });
     }
 }
 
@@ -89,7 +102,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_passes_and_then_so_many_a_second_for_each_user() {
-        let limit = RateLimit::new(&Settings { per_second: 2, burst: 3 }).unwrap();
+        let limit = RateLimit::new(&Settings { per_second: 2, burst: 3, ..Settings::default() }).unwrap();
         assert_eq!([(); 4].map(|()| limit.take("ada")), [true, true, true, false]);
         assert!(limit.take("bob"));
         tokio::time::advance(Duration::from_millis(500)).await;
@@ -97,14 +110,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn users_without_debts_are_forgotten_when_there_are_too_many() {
-        let limit = RateLimit::new(&Settings { per_second: 1, burst: 1 }).unwrap();
-        for user in 0..MAX_USERS {
-            assert!(limit.take(&user.to_string()));
+    async fn who_has_most_left_is_forgotten_when_there_are_too_many_and_nobody_is_locked_out() {
+        let limit = RateLimit::new(&Settings { per_second: 1, burst: 2, max_users: 8 }).unwrap();
+        let spent = |user: &str| [(); 3].map(|()| limit.take(user)) == [true, true, false];
+        for user in 0..7 {
+            assert!(spent(&user.to_string()));
         }
-        assert!(!limit.take("one more"));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(limit.take("one more"));
-        assert_eq!(limit.buckets.lock().unwrap().len(), 1);
+        assert!(limit.take("rich"));
+        assert!(spent("one more"), "a newcomer is limited as everybody is");
+        assert_eq!(limit.buckets.lock().unwrap().len(), 8);
+        assert!(!limit.take("0") && !limit.take("6"), "those who have nothing left are remembered");
+        assert!(limit.take("rich") && limit.take("rich"), "who had the most left was forgotten");
+        for user in 0..1000 {
+            assert!(limit.take(&format!("many {user}")));
+            assert!(limit.buckets.lock().unwrap().len() <= 8);
+        }
     }
 }

@@ -4,12 +4,13 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use stompgate::chain::{Answer, Failure, RateLimit, Request, RouteSettings};
+use stompgate::chain::{Answer, Failure, HttpSettings, LifecycleSettings, Moment, RateLimit, Request, RouteSettings};
 use stompgate::gateway::{Builder, Gateway};
 use stompgate::hub::{OutboxPolicy, WhenFull};
 
 use super::scraped;
 use crate::support::raw::request;
+use crate::support::service::{self, Service, answer};
 use crate::support::{Client, Raw, builder, gateway, gateway_with, soon};
 
 /// The value of a series, which must be there.
@@ -203,7 +204,7 @@ async fn destinations_that_are_listed_are_counted_and_no_others() {
 #[tokio::test]
 async fn calls_of_handlers_are_counted_by_their_route() {
     let gateway = builder(|config| {
-        let limit = RateLimit { per_second: 1, burst: 1 };
+        let limit = RateLimit { per_second: 1, burst: 1, ..RateLimit::default() };
         let route =
             RouteSettings { pattern: "/app/rare".to_owned(), rate_limit: Some(limit), ..RouteSettings::default() };
         config.app.route = vec![route];
@@ -241,6 +242,22 @@ async fn calls_of_handlers_are_counted_by_their_route() {
     }
     assert!(value(&text, &calls("/app/rare", "answered")) >= 1.0, "{text}");
     assert!(value(&text, &calls("/app/rare", "rate-limited")) >= 1.0, "{text}");
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_told_in_time_who_went_is_counted() {
+    let service = Service::start([answer("204 No Content", ""), service::Answer::Silence]).await;
+    let gateway = gateway_with(|config| {
+        config.app.timeout = Duration::from_millis(50);
+        let http = HttpSettings { url: format!("http://{}/", service.address), ..HttpSettings::default() };
+        config.app.lifecycle = Some(LifecycleSettings { on: vec![Moment::Subscribe, Moment::Disconnect], http });
+    });
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.subscribe("id:0\ndestination:/topic/a").await;
+    client.disconnect().await;
+    let gone = "stompgate_handler_calls_total{outcome=\"unfinished\",route=\"disconnect\"}";
+    let text = reaches(&gateway, gone, 1.0).await;
+    assert_values(&text, &[("stompgate_handler_calls_total{outcome=\"answered\",route=\"subscribe\"}", 1.0)]);
 }
 
 fn builder_started(builder: Builder) -> Gateway {
