@@ -102,8 +102,9 @@ pub trait Interceptor: Send + Sync + 'static {
     /// A MESSAGE on its way to a subscription. `None` is not delivered, and counts as accepted; a failure rejects it without
     /// requeue.
     ///
-    /// Interest is asked for once, at the SUBSCRIBE and for what that reads, wildcards and all. A topic or an exchange is
-    /// then read for this subscriber alone; what is sent to users, and answers to a reply address, are not shown.
+    /// Interest is asked for once, at the SUBSCRIBE and for what that reads, wildcards and all; for a reply address that is
+    /// [`Destination::TemporaryQueue`]. A topic, an exchange, or what is sent to a user, is then read for this subscriber
+    /// alone. What the chain itself answers a session with, without the broker, is not shown.
     async fn message(
         &self,
         message: Message,

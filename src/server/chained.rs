@@ -8,7 +8,7 @@ use crate::broker::{BrokerError, Confirmation, Link, Transaction};
 use crate::chain::{Answer, Cause, Chain, Context, Event, Failure, Interest, Rejection, Reply, Subscription, Verdict};
 use crate::message::{
     DeliveryId, Destination, Handled, Headers, Message, Outcome, PublishOptions, Refusal, Settlement, SharedSource,
-    Source,
+    Source, Text,
 };
 use crate::server::ending::{Ending, Frame};
 use crate::server::operation::Published;
@@ -208,7 +208,18 @@ impl Chained {
     }
 
     /// The subscription, if the chain wants to know more of it.
-    pub(super) fn observed(&self, key: SubscriptionKey, request: &Request) -> Option<Subscription> {
+    /// `reply` is the name of the reply address that it reads, if it does.
+    pub(super) fn observed(
+        &self,
+        key: SubscriptionKey,
+        request: &Request,
+        reply: Option<Text>,
+    ) -> Option<Subscription> {
+        if let Some(name) = reply {
+            let destination = Destination::TemporaryQueue(name);
+            let is_wanted = self.interest(Event::Message(&destination)) != Interest::None;
+            return is_wanted.then(|| subscription(key, destination));
+        }
         let destination = resource(request)?;
         let events = [Event::Unsubscribe(&destination), Event::Acknowledge(&destination), Event::Message(&destination)];
         let is_wanted = events.into_iter().any(|event| self.interest(event) != Interest::None);

@@ -16,6 +16,7 @@ mod report;
 mod settings;
 mod socket;
 mod stream;
+mod tap;
 mod tls;
 mod websocket;
 

@@ -9,11 +9,13 @@ use std::time::Instant;
 
 use super::Services;
 use super::chained::{Chained, Sent};
+use super::tap::Tap;
 use crate::broker::{BrokerError, Confirmation, Identity, Link, SharedSource, Subscribe, Subscription, Transaction};
 use crate::chain::Context;
 use crate::hub::outbox::Outbox;
 use crate::hub::{Hub, Membership};
 use crate::message::{Credentials, DurableName, Handled, Message, Outcome, Principal, Refusal, Text};
+use crate::metrics::Metrics;
 use crate::session::{Done, SubscriptionKey, Ticket};
 use crate::stomp::Reader;
 use crate::traces::{Span, Stage};
@@ -98,6 +100,17 @@ pub(super) fn join(
         };
         Completed::Joined(ticket, key, joined)
     })
+}
+
+pub(super) fn tap(
+    link: Arc<dyn Link>,
+    ticket: Ticket,
+    key: SubscriptionKey,
+    source: SharedSource,
+    capacity: usize,
+    metrics: Arc<Metrics>,
+) -> Operation {
+    Box::pin(async move { Completed::Opened(ticket, key, Tap::open(&link, source, capacity, metrics).await) })
 }
 
 pub(super) fn subscribe(link: Arc<dyn Link>, ticket: Ticket, key: SubscriptionKey, request: Subscribe) -> Operation {

@@ -169,6 +169,14 @@ impl Session {
         self.version
     }
 
+    /// `X`, where a subscription reads answers to `/temp-queue/X`.
+    pub fn temporary_queue(&self, key: SubscriptionKey) -> Option<Text> {
+        match &self.state {
+            State::Connected(connected) => connected.subscriptions.temporary_queue(key),
+            _ => None,
+        }
+    }
+
     /// Who it is, once connected.
     pub fn principal(&self) -> Option<&Principal> {
         match &self.state {

@@ -192,6 +192,12 @@ impl Subscriptions {
             .and_then(|reply| reply.address.as_ref())
     }
 
+    /// The name after `/temp-queue/` of what it reads, if it reads a reply address.
+    pub(super) fn temporary_queue(&self, key: SubscriptionKey) -> Option<Text> {
+        let index = self.all.binary_search_by_key(&key, |subscription| subscription.key).ok()?;
+        self.all[index].reply.as_ref().map(|reply| reply.name.clone())
+    }
+
     pub(super) fn set_reply_address(&mut self, key: SubscriptionKey, address: Text) {
         if let Some(Subscription { reply: Some(reply), .. }) = self.get_mut(key) {
             reply.address = Some(address);

@@ -497,6 +497,60 @@ async fn an_interceptor_that_asks_for_it_sees_what_subscribers_get() {
     reader.expect_error("rejected", 1008).await.about("not for you");
 }
 
+/// Sees what is sent to users and to reply addresses, and holds back what says so.
+struct Letters;
+
+#[async_trait]
+impl Interceptor for Letters {
+    fn name(&self) -> &'static str {
+        "letters"
+    }
+
+    fn interest(&self, event: Event<'_>) -> Interest {
+        match event {
+            Event::Message(Destination::User { .. } | Destination::TemporaryQueue(_)) => Interest::Ordered,
+            _ => Interest::None,
+        }
+    }
+
+    async fn message(
+        &self,
+        mut message: Message,
+        subscription: &Subscription,
+        _: &Context,
+    ) -> Result<Option<Message>, Rejection> {
+        if message.body == "hidden" {
+            return Ok(None);
+        }
+        message.headers.set("through", subscription.destination.to_string());
+        Ok(Some(message))
+    }
+}
+
+#[tokio::test]
+async fn an_interceptor_sees_what_is_sent_to_users_and_to_reply_addresses() {
+    let gateway = started(builder(|_| {}).interceptor(Letters));
+    let mut ada = Client::connect_with(&gateway, "1.2", "login:ada").await;
+    ada.subscribe("id:0\ndestination:/user/queue/letters").await;
+    ada.subscribe("id:1\ndestination:/topic/questions").await;
+    let mut bob = Client::connect_with(&gateway, "1.2", "login:bob").await;
+    for body in ["hidden", "1", "hidden", "2"] {
+        bob.does(&format!("SEND\ndestination:/user/ada/queue/letters\n\n{body}")).await.without("routed");
+    }
+    for body in ["1", "2"] {
+        let letter = ada.expect("MESSAGE").await.with("destination", "/user/queue/letters").with("subscription", "0");
+        letter.with("through", "/user/queue/letters").with("stompgate-user", "bob").saying(body);
+    }
+    bob.does("SEND\ndestination:/topic/questions\nreply-to:/temp-queue/r\n\n?").await;
+    let address = ada.expect("MESSAGE").await.without("through").get("reply-to");
+    for body in ["hidden", "answer"] {
+        ada.does(&format!("SEND\ndestination:{address}\n\n{body}")).await;
+    }
+    bob.expect("MESSAGE").await.with("through", "/temp-queue/r").saying("answer");
+    ada.does("UNSUBSCRIBE\nid:0").await;
+    bob.does("SEND\ndestination:/user/ada/queue/letters\n\nlate").await.with("routed", "false");
+}
+
 #[tokio::test]
 async fn an_interceptor_changes_consumes_and_refuses_and_learns_how_it_ended() {
     let diary = Diary::default();
@@ -552,21 +606,27 @@ async fn an_interceptor_sees_who_reads_what_and_may_refuse_it() {
 #[tokio::test]
 async fn an_interceptor_learns_how_subscriptions_to_handlers_and_those_that_the_broker_refuses_ended() {
     let diary = Diary::default();
-    let gateway = builder(|config| config.broker.memory.max_queues = 1).interceptor(diary.clone());
+    let gateway = builder(|_| {}).interceptor(diary.clone());
     let gateway = started(gateway.handler("/app/items", |_| async { Ok(Some(Answer::text("items"))) }));
     let mut client = Client::connect(&gateway, "1.2").await;
-    client.subscribe("id:a\ndestination:/app/items").await;
-    client.subscribe("id:b\ndestination:/topic/items\nx-snapshot:/app/items").await;
-    client.subscribe("id:c\ndestination:/queue/one").await;
-    client.send("SUBSCRIBE\nid:d\ndestination:/queue/two").await;
-    client.expect_error("limit-exceeded", 1008).await;
+    for frame in ["id:a\ndestination:/app/items", "id:b\ndestination:/topic/items\nx-snapshot:/app/items"] {
+        client.send(format!("SUBSCRIBE\n{frame}")).await;
+        client.expect("MESSAGE").await.saying("items");
+    }
+    let durable = "id:c\ndestination:/topic/kept\ndurable:true";
+    let mut ada = Client::connect_with(&gateway, "1.2", "login:ada\nclient-id:c").await;
+    ada.subscribe(durable).await;
+    let mut other = Client::connect_with(&gateway, "1.2", "login:ada\nclient-id:c").await;
+    other.send(format!("SUBSCRIBE\n{durable}")).await;
+    other.expect_error("subscription-in-use", 1008).await;
+    ada.does("UNSUBSCRIBE\nid:c\ndurable:true").await;
     let opened: Vec<_> = diary.lines().into_iter().filter(|line| line.starts_with("opened")).collect();
     let expected = [
         "/app/items Ok(true)",
         "/topic/items Ok(true)",
         "/app/items Ok(true)",
-        "/queue/one Ok(true)",
-        "/queue/two Err(\"limit-exceeded\")",
+        "/topic/kept Ok(true)",
+        "/topic/kept Err(\"subscription-in-use\")",
     ];
     assert_eq!(opened, expected.map(|line| format!("opened {line}")));
 }
@@ -592,31 +652,19 @@ impl Interceptor for Ends {
 
 #[tokio::test]
 async fn an_interceptor_learns_how_a_send_ended_although_its_session_did_before() {
-    let second = std::time::Duration::from_secs(1);
-    for (close_timeout, is_in_time) in [(25 * second, true), (second / 50, false)] {
-        let (ends, gate) = (Ends::default(), gate());
-        let gateway = builder(|config| {
-            config.session.heartbeat_min = second / 100;
-            config.server.close_timeout = close_timeout;
-        });
-        let gateway = gateway.route(gated("/app/ordered", &gate)).route(gated("/app/beside", &gate).concurrent());
-        let gateway = started(gateway.interceptor(ends.clone()));
-        let mut client = Client::connect_with(&gateway, "1.2", "heart-beat:500,0").await;
-        client.send("SEND\ndestination:/app/beside\n\nx").await;
-        client.send("SEND\ndestination:/app/ordered\n\nx").await;
-        gate.waiting.acquire_many(2).await.expect("handlers").forget();
-        client.expect_error("heartbeat-timeout", 4408).await;
-        if is_in_time {
-            gate.open.add_permits(2);
-        }
-        until("both to be told", || ends.0.lines().len() == 2).await;
-        let mut lines = ends.0.lines();
-        lines.sort();
-        let end = if is_in_time { "Ok(false)" } else { "Err(\"cut-off\")" };
-        assert_eq!(lines, ["beside", "ordered"].map(|name| format!("completed /app/{name} {end}")));
-        until("the session to end", || gateway.connections() == 0).await;
-        assert_eq!(ends.0.lines().len(), 2, "once for each");
-    }
+    let (ends, gate) = (Ends::default(), gate());
+    let gateway = builder(|_| {}).route(gated("/app/ordered", &gate)).route(gated("/app/beside", &gate).concurrent());
+    let gateway = started(gateway.interceptor(ends.clone()));
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.send("SEND\ndestination:/app/beside\n\nx").await;
+    client.send("SEND\ndestination:/app/ordered\n\nx").await;
+    gate.waiting.acquire_many(2).await.expect("handlers").forget();
+    client.vanish();
+    gate.open.add_permits(2);
+    until("the session to end", || gateway.connections() == 0).await;
+    let mut lines = ends.0.lines();
+    lines.sort();
+    assert_eq!(lines, ["beside", "ordered"].map(|name| format!("completed /app/{name} Ok(false)")), "once for each");
 }
 
 #[tokio::test]

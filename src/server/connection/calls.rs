@@ -9,7 +9,7 @@ use super::Connection;
 use super::count::outcome_of;
 use crate::broker::{Link, Transaction};
 use crate::chain::{Context, Event, Interest, Subscription};
-use crate::message::{Destination, Handled, Message, Outcome, Refusal};
+use crate::message::{Destination, Handled, Message, Outcome, Refusal, SharedSource};
 use crate::server::chained::{Call, Chained, Sent};
 use crate::server::operation::{self, Completed, Operation, Published};
 use crate::session::{Application, Done, Input, Request, SubscriptionKey, Ticket};
@@ -169,7 +169,8 @@ impl Connection {
             request => (request, None),
         };
         let admission = self.chained.as_ref().and_then(|chained| chained.admission(key, &request));
-        self.observed.extend(self.chained.as_ref().and_then(|chained| chained.observed(key, &request)));
+        let reply = self.session.temporary_queue(key);
+        self.observed.extend(self.chained.as_ref().and_then(|chained| chained.observed(key, &request, reply)));
         let request = self.apart(key, request);
         let opening = self.open(link, ticket, key, request, snapshot.is_some());
         let snapshot = snapshot.and_then(|question| Some((self.chained.clone()?, question)));
@@ -188,6 +189,10 @@ impl Connection {
         is_held: bool,
     ) -> Option<Operation> {
         match request {
+            Request::Shared(source @ SharedSource::User { .. }, _) if self.is_shown(key) => {
+                let (capacity, metrics) = (self.live.outbox.max_bytes, Arc::clone(&self.services.metrics));
+                Some(operation::tap(link, ticket, key, source, capacity, metrics))
+            }
             Request::Shared(source, reader) => {
                 let (hub, outbox) = (self.services.hub.clone(), Arc::clone(&self.outbox));
                 Some(operation::join(hub, link, outbox, (ticket, key), source, reader, is_held))

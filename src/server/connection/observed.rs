@@ -13,7 +13,7 @@ use super::Connection;
 use crate::broker::Link;
 use crate::chain::{Event, Failure, Rejection, Subscription};
 use crate::message::{
-    Delivery, DeliveryId, Headers, Message, Settlement, SharedSource, Source, Subscribe, Transaction,
+    Delivery, DeliveryId, Destination, Headers, Message, Settlement, SharedSource, Source, Subscribe, Transaction,
 };
 use crate::server::chained::Chained;
 use crate::server::operation::Completed;
@@ -110,6 +110,11 @@ impl Connection {
         }
     }
 
+    /// Whether the chain wants to see the messages of a subscription.
+    pub(super) fn is_shown(&self, key: SubscriptionKey) -> bool {
+        self.observer(key, |subscription| Event::Message(&subscription.destination)).is_some()
+    }
+
     /// A subscription of this session's own instead of a shared one, if the chain wants to see its messages.
     pub(super) fn apart(&self, key: SubscriptionKey, request: Request) -> Request {
         let source = match &request {
@@ -119,7 +124,7 @@ impl Connection {
             }
             _ => return request,
         };
-        if self.observer(key, |subscription| Event::Message(&subscription.destination)).is_none() {
+        if !self.is_shown(key) {
             return request;
         }
         let prefetch = self.live.session.prefetch;
@@ -130,6 +135,9 @@ impl Connection {
     pub(super) fn observe_end(&mut self, key: SubscriptionKey) {
         let observer = self.observer(key, |subscription| Event::Unsubscribe(&subscription.destination));
         let Some((chained, subscription)) = observer else { return };
+        if matches!(subscription.destination, Destination::TemporaryQueue(_)) {
+            return; // nobody was asked for its SUBSCRIBE either
+        }
         let operation = self.operation.take();
         self.operation = Some(Box::pin(async move {
             let completed = match operation {
