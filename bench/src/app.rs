@@ -63,7 +63,7 @@ pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
 }
 
 /// Nanoseconds from a SEND to its RECEIPT, which must be for success.
-async fn round_trip(client: &Client, destination: &str, number: u64) -> io::Result<u64> {
+pub(crate) async fn round_trip(client: &Client, destination: &str, number: u64) -> io::Result<u64> {
     let start = Instant::now();
     client.send(&wire::send(destination, Some(number), number, 0)).await?;
     let mut is_answered = false;

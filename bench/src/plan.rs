@@ -8,7 +8,9 @@ use clap::ValueEnum;
 
 use crate::process::Gateway;
 use crate::report::Report;
-use crate::{app, bridge, bridged, broker_cost, connecting, deflate, fan_out, idle, latency, metrics, plugin, queue};
+use crate::{
+    app, bridge, bridged, broker_cost, connecting, deflate, fan_out, idle, latency, metrics, plugin, queue, rules,
+};
 
 /// Counts and times of one run of all scenarios.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,8 @@ pub enum Scenario {
     Metrics,
     /// SEND to RECEIPT through routes of `/app`, beside a topic.
     App,
+    /// SEND to RECEIPT under many rules, beside none.
+    Rules,
     /// Fan-out and memory of compressed messages, beside the same without.
     Deflate,
     /// In front of RabbitMQ, beside a bare AMQP program. Only when it is asked for.
@@ -85,7 +89,7 @@ impl Scenario {
 
     /// Whether a goal is set for something that it measures.
     pub fn has_goals(self) -> bool {
-        !matches!(self, Scenario::Queue | Scenario::Metrics | Scenario::App | Scenario::BrokerCost)
+        !matches!(self, Scenario::Queue | Scenario::Metrics | Scenario::App | Scenario::Rules | Scenario::BrokerCost)
     }
 
     /// Runs it and adds its rows.
@@ -99,6 +103,7 @@ impl Scenario {
             Scenario::IdleCpu => idle::cpu(gateway, plan, report).await,
             Scenario::Metrics => metrics::run(gateway, plan, report).await,
             Scenario::App => app::run(gateway, plan, report).await,
+            Scenario::Rules => rules::run(gateway, plan, report).await,
             Scenario::Deflate => deflate::run(gateway, plan, report).await,
             Scenario::Bridge => bridge::run(gateway, plan, report).await,
             Scenario::Bridged => bridged::run(gateway, plan, report).await,
