@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use stompgate::auth::Authenticator;
 use stompgate::chain::{Answer, Context, Event, Interceptor, Interest, Rejection, Verdict};
 use stompgate::config::Config;
-use stompgate::gateway::Gateway;
+use stompgate::gateway::{Builder, Gateway};
 use stompgate::message::{Credentials, Message, Principal, Refusal};
 
 /// One user, one passcode.
@@ -42,13 +42,15 @@ impl Interceptor for Stamp {
     }
 }
 
+/// The handler's answer goes to `/topic/marco`.
+pub(crate) fn with_marco(gateway: Builder) -> Builder {
+    let marco = |_| async { Ok(Some(Answer::text("Polo!"))) };
+    gateway.handler("/app/marco", marco).interceptor(Stamp).authenticator(OnlyAda)
+}
+
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let gateway = Gateway::builder(Config::default())
-        .handler("/app/marco", |_| async { Ok(Some(Answer::text("Polo!"))) }) // to /topic/marco
-        .interceptor(Stamp)
-        .authenticator(OnlyAda)
-        .start()?;
+    let gateway = with_marco(Gateway::builder(Config::default())).start()?;
     println!("listening on {}", gateway.url());
     tokio::signal::ctrl_c().await?;
     gateway.shut_down().await;
