@@ -548,7 +548,9 @@ async fn an_interceptor_sees_what_is_sent_to_users_and_to_reply_addresses() {
     }
     bob.expect("MESSAGE").await.with("through", "/temp-queue/r").saying("answer");
     ada.does("UNSUBSCRIBE\nid:0").await;
-    bob.does("SEND\ndestination:/user/ada/queue/letters\n\nlate").await.with("routed", "false");
+    bob.does("SEND\ndestination:/user/ada/queue/letters\n\nlate").await;
+    bob.does("SEND\ndestination:/topic/questions\n\nafter").await;
+    ada.expect("MESSAGE").await.saying("after");
 }
 
 #[tokio::test]
