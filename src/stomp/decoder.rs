@@ -126,6 +126,17 @@ impl Decoder {
         })
     }
 
+    /// Takes a heart-beat, if one is what comes next, and says how many bytes that was. Frames stay where they are.
+    pub fn take_heartbeat(&mut self) -> Option<usize> {
+        let is_between = matches!(self.stage, Stage::Between) && self.gathered.is_empty();
+        if !is_between || !matches!(self.input[..], [b'\n' | b'\r', ..]) {
+            return None;
+        }
+        let length = line_end(&self.input).ok()??;
+        drop(self.input.split_to(length));
+        Some(length)
+    }
+
     /// Whether the stream stands between two frames with nothing left to read.
     pub fn is_empty(&self) -> bool {
         self.buffered() == 0

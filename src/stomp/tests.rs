@@ -595,3 +595,19 @@ mod encoding {
         assert!(text.starts_with("SEND\ncontent-length:1234567\n\n"));
     }
 }
+
+#[test]
+fn a_heartbeat_can_be_taken_alone() {
+    let mut decoder = Decoder::new(LIMITS);
+    assert_eq!(decoder.take_heartbeat(), None);
+    decoder.push(Bytes::from_static(b"\n\r\nDISCONNECT\n\n\0\n\r"));
+    assert_eq!([decoder.take_heartbeat(), decoder.take_heartbeat()], [Some(1), Some(2)]);
+    assert_eq!(decoder.take_heartbeat(), None, "a frame is what comes next");
+    assert!(matches!(decoder.next(), Ok(Some(Item::Frame(_)))));
+    assert_eq!(decoder.take_heartbeat(), Some(1));
+    assert_eq!(decoder.take_heartbeat(), None, "half a line end");
+    assert!(!decoder.is_empty());
+    assert_eq!(decoder.next(), Ok(None));
+    decoder.push(Bytes::from_static(b"\n"));
+    assert_eq!(decoder.next(), Ok(Some(Item::Heartbeat)));
+}

@@ -1,6 +1,7 @@
 //! `/app` and the interceptor chain, with handlers in Rust (contract, §10).
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use stompgate::chain::{
@@ -144,7 +145,7 @@ async fn a_route_may_fail_hard() {
 #[tokio::test]
 async fn what_takes_too_long_is_a_failure_of_its_own_kind() {
     let gateway = started(
-        builder(|config| config.app.timeout = std::time::Duration::from_millis(20))
+        builder(|config| config.app.timeout = Duration::from_millis(20))
             .handler("/app/never", |_| std::future::pending()),
     );
     let mut client = Client::connect(&gateway, "1.2").await;
@@ -294,8 +295,7 @@ pub(crate) fn gate() -> Arc<Gate> {
 async fn a_slow_handler_holds_up_neither_deliveries_nor_heart_beats_but_what_follows_it() {
     let gate = gate();
     let gateway = started(
-        builder(|config| config.session.heartbeat_min = std::time::Duration::from_millis(10))
-            .route(gated("/app/slow", &gate)),
+        builder(|config| config.session.heartbeat_min = Duration::from_millis(10)).route(gated("/app/slow", &gate)),
     );
     let mut reader = reader(&gateway, "/topic/#").await;
     let mut client = Client::connect_with(&gateway, "1.2", "heart-beat:0,20").await;
@@ -667,6 +667,32 @@ async fn an_interceptor_learns_how_a_send_ended_although_its_session_did_before(
     let mut lines = ends.0.lines();
     lines.sort();
     assert_eq!(lines, ["beside", "ordered"].map(|name| format!("completed /app/{name} Ok(false)")), "once for each");
+}
+
+#[tokio::test]
+async fn a_session_ends_although_its_handler_has_not_and_says_what_was_cut_off() {
+    let (diary, gate) = (Ends::default(), gate());
+    let gateway = builder(|config| {
+        config.app.timeout = Duration::from_mins(9);
+        config.session.confirm_timeout = Duration::from_mins(10);
+        config.session.heartbeat_min = Duration::from_millis(10);
+        config.server.close_timeout = Duration::from_millis(100);
+    });
+    let gateway = started(gateway.route(gated("/app/ordered", &gate)).interceptor(diary.clone()));
+    for (number, is_silent) in [(1, false), (2, true)] {
+        let beat = if is_silent { "heart-beat:20,0" } else { "heart-beat:0,0" };
+        let mut client = Client::connect_with(&gateway, "1.2", beat).await;
+        client.send("SEND\ndestination:/app/ordered\n\nx").await;
+        client.send_message(b"\n".to_vec()).await; // a heart-beat
+        gate.waiting.acquire().await.expect("a handler").forget();
+        if is_silent {
+            client.expect_error("heartbeat-timeout", 4408).await;
+        } else {
+            client.vanish();
+        }
+        until("the session to end", || gateway.connections() == 0).await;
+        assert_eq!(diary.0.lines(), vec!["completed /app/ordered Err(\"cut-off\")"; number]);
+    }
 }
 
 #[tokio::test]

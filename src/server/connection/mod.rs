@@ -236,6 +236,9 @@ impl Connection {
             }
             let may_decode = self.undecoded && self.operation.is_none() && self.closing.is_none();
             if !may_decode || !self.session.is_ready() || !self.outbox.has_room() {
+                if self.operation.is_some() && self.outbox.has_room() {
+                    self.take_heartbeats();
+                }
                 return false;
             }
             if decoded == FRAMES_AT_A_TIME {
@@ -256,6 +259,15 @@ impl Connection {
                 Err(error) => self.input(Input::Refused(error.into())),
             }
         }
+    }
+
+    /// Heart-beats wait for nothing that is under way. And where no frame waits, either, the client is read on: that is how
+    /// its end is noticed.
+    fn take_heartbeats(&mut self) {
+        while let Some(bytes) = self.decoder.take_heartbeat() {
+            self.services.metrics.received(None, bytes);
+        }
+        self.undecoded &= !self.decoder.is_empty();
     }
 }
 
