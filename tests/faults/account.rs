@@ -93,7 +93,7 @@ pub(crate) async fn publish(
         };
         if frame.maybe("code").is_some() {
             lock(&account).fail(&frame, &mut open);
-            client.expect_close(4503).await;
+            client.expect_close(if frame.get("code") == "rejected" { 1008 } else { 4503 }).await;
             client = Client::connect_with(&gateway, "1.2", "heart-beat:0,5000\n").await;
             continue;
         }

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use crate::account::{self, PUBLISHERS, Random, all, consume, from_environment, lock, publish, settled};
 use crate::proxy::{Cut, Proxy};
-use crate::support::Client;
+use crate::support::{Client, until as eventually};
 use crate::{gateway_at, node, until, uri};
 
 /// RabbitMQ's two kinds of durable queues.
@@ -43,6 +43,9 @@ async fn every_confirmed_message_is_delivered_and_doubles_say_why() {
     let publish = |number| publish(Arc::clone(&gateway), number, Arc::clone(&account), is_stopped.clone());
     let publishers: Vec<_> = (0..PUBLISHERS).map(|number| tokio::spawn(publish(number))).collect();
 
+    // RabbitMQ 3.10 writes down that there is a quorum queue some seconds after it was declared. If it is killed before,
+    // the queue begins anew, without its messages and without a leader, for ever.
+    eventually("the quorum queue on disk", || node.has_on_disk("names.dets", "quorum")).await;
     let (mut kills_left, mut cuts_left) = (kills, cuts);
     while kills_left + cuts_left > 0 {
         sleep(Duration::from_millis(random.below(1500))).await;

@@ -144,6 +144,14 @@ impl RabbitMq {
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
+    /// Whether a file of what it knows of its quorum queues has this text in it.
+    #[allow(dead_code, reason = "not every program that shares this file asks")]
+    pub(crate) fn has_on_disk(&self, file: &str, text: &str) -> bool {
+        let node = format!("{}@localhost", self.name);
+        let file = self.folder.join("data").join(&node).join("quorum").join(&node).join(file);
+        std::fs::read(file).unwrap_or_default().windows(text.len()).any(|window| window == text.as_bytes())
+    }
+
     /// What it has logged so far.
     #[allow(dead_code, reason = "not every program that shares this file reads it")]
     pub(crate) fn log(&self) -> String {
