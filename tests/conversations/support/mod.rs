@@ -48,18 +48,23 @@ pub(crate) fn gateway() -> Gateway {
 
 /// A gateway with some settings changed.
 pub(crate) fn gateway_with(change: impl FnOnce(&mut Config)) -> Gateway {
-    builder(change).start().expect("a gateway that starts")
+    Gateway::start(config(change)).expect("a gateway that starts")
 }
 
 /// The same, to which a test adds parts of its own.
+#[allow(dead_code, reason = "not every peer is a gateway of ours")]
 pub(crate) fn builder(change: impl FnOnce(&mut Config)) -> Builder {
+    stompgate::gateway::Gateway::builder(config(change))
+}
+
+fn config(change: impl FnOnce(&mut Config)) -> Config {
     let mut config = Config::default();
     config.server.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     config.admin.listen = config.server.listen;
     crate::peer::prepare(&mut config);
     change(&mut config);
     config.check().expect("settings that go together");
-    Gateway::builder(config)
+    config
 }
 
 /// A frame as it came, and what may be said of it.
