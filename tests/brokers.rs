@@ -45,6 +45,10 @@ mod mqtt_outage;
 #[cfg(feature = "mqtt")]
 #[path = "mqtt/queues.rs"]
 mod mqtt_queues;
+#[cfg(feature = "mqtt")]
+#[allow(dead_code, reason = "the faults use the rest of it")]
+#[path = "support/proxy.rs"]
+mod proxy;
 #[cfg(feature = "amqp")]
 #[path = "support/rabbitmq.rs"]
 mod rabbitmq;

@@ -8,13 +8,18 @@ use stompgate::message::{Delivery, Destination, DurableName, Outcome, Settlement
 
 use crate::harness::{Client, Reader, in_time, text};
 use crate::mosquitto::Mosquitto;
+use crate::proxy::{Cut, Proxy};
 
 /// Each change is on the disk before the next.
 const SAVING: &str = "autosave_on_changes true";
 
 async fn connect(server: &Mosquitto, version: mqtt::Version) -> Arc<dyn Broker> {
+    connect_to(server.uri(), version).await
+}
+
+async fn connect_to(uri: String, version: mqtt::Version) -> Arc<dyn Broker> {
     let settings = mqtt::Settings {
-        uri: mqtt::Uri(server.uri()),
+        uri: mqtt::Uri(uri),
         version,
         qos: 1,
         reconnect_max: Duration::from_millis(200),
@@ -187,5 +192,41 @@ async fn an_outage_of_the_broker_neither_loses_nor_repeats() {
         let mut reader = open(&client).await.unwrap();
         send(&client, "5").await;
         reader.take("5").await;
+    }
+}
+
+/// Its acknowledgements were handed over, and never came there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_settled_in_a_black_hole_does_not_come_again() {
+    for version in [mqtt::Version::V5, mqtt::Version::V311] {
+        let server = Mosquitto::start("").await;
+        let proxy = Proxy::before(server.port());
+        let broker = connect_to(format!("mqtt://127.0.0.1:{}", proxy.port()), version).await;
+        let direct = connect(&server, version).await;
+        let (client, sender) = (Client::of(&broker).await, Client::of(&direct).await);
+        let mut reader = open(&client).await.unwrap();
+        for body in ["1", "2", "3"] {
+            send(&sender, body).await;
+        }
+        let one = reader.expect("1").await;
+        let two = reader.expect("2").await;
+        let three = reader.expect("3").await;
+        proxy.black_hole();
+        assert!(client.settle(&[&one, &two], Settlement::Accept).await);
+        proxy.cut(Cut::Reset);
+        in_time(broker.state().wait_for(|state| *state == LinkState::Recovering)).await.unwrap();
+        proxy.pass();
+        send(&sender, "4").await;
+        let four = next(&mut reader).await;
+        assert_eq!((text(&four.message).as_str(), four.gap), ("4", false));
+        assert!(client.settle(&[&three, &four], Settlement::Accept).await);
+        // Nor does it for the next reader.
+        proxy.black_hole();
+        drop(reader);
+        proxy.cut(Cut::Reset);
+        proxy.pass();
+        let mut reader = open(&client).await.unwrap();
+        send(&sender, "5").await;
+        assert_eq!(text(&next(&mut reader).await.message), "5");
     }
 }

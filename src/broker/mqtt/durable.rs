@@ -193,7 +193,9 @@ impl Durables {
         let remains = durable.mailbox.remains();
         let mut known = self.lock();
         let Some(known) = known.get_mut(&durable.name) else { return };
-        known.remains.merge(remains);
+        if let Some(remains) = remains {
+            known.remains = remains;
+        }
         known.closing.get_or_insert_with(|| Arc::clone(&durable.line));
     }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::Queues;
 use crate::broker::BrokerError;
 use crate::broker::mqtt::connection::{Line, Live, Plan, Trial};
-use crate::broker::mqtt::mailbox::Mailbox;
+use crate::broker::mqtt::mailbox::{Mailbox, Remains};
 use crate::broker::mqtt::upstream::{self, Upstream};
 use crate::broker::mqtt::wire::{Arrival, Filter};
 use crate::message::Text;
@@ -124,7 +124,11 @@ impl Queues {
                 holds,
                 assume_shared: self.assume_shared,
                 line: Line::start(&self.connector, plan, sink),
-                mailbox: Mailbox::new(prefetch, self.max_waiting),
+                mailbox: if holds {
+                    Mailbox::after(Remains::default(), prefetch, self.max_waiting)
+                } else {
+                    Mailbox::new(prefetch, self.max_waiting)
+                },
                 state: Mutex::new(State::Reading),
                 is_over: AtomicBool::new(false),
                 arrivals: AtomicU64::new(0),

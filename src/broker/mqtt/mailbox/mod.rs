@@ -1,16 +1,19 @@
-//! What waits for one reader, what it has and has not settled, and which acknowledgements the broker is owed.
+//! What waits for one reader, and what it has and has not settled.
 //!
 //! MQTT wants its acknowledgements in the order in which the messages came, so one that is settled early waits for those
-//! before it. When the connection breaks, the broker forgets what it sent to a session that was not to last. So what is
-//! here then belongs to us: it stays, and can be settled as before. A session that lasts is gone on with instead: the
-//! broker sends all again that it has no acknowledgement of, and what is here already is recognised.
+//! before it (`ledger.rs`). When the connection breaks, the broker forgets what it sent to a session that was not to last.
+//! So what is here then belongs to us: it stays, and can be settled as before. A session that lasts is gone on with
+//! instead: the broker sends all again that it has no acknowledgement of, and what is here already is recognised.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+mod ledger;
+
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use tokio::time::Instant;
 
+use self::ledger::{Account, Debt};
 use super::connection::Live;
 use super::properties;
 use super::wire::Arrival;
@@ -23,17 +26,15 @@ pub(super) struct Mailbox(Mutex<State>);
 struct State {
     waiting: VecDeque<Item>,
     unsettled: BTreeMap<u64, Item>,
-    /// What the broker waits for, in the order in which it came.
-    owed: VecDeque<Owed>,
-    /// What is settled, and will come again in a session that lasts: its acknowledgement had to wait for others.
-    early: Early,
-    live: Option<Arc<Live>>,
+    account: Arc<Account>,
     next_order: u64,
     next_tag: u64,
     prefetch: usize,
     /// Messages without an acknowledgement that may wait: nothing else bounds them.
     max_waiting: usize,
     is_open: bool,
+    /// What comes is for the next reader.
+    is_left: bool,
     /// The next message may follow missing ones.
     gap: bool,
     news: VecDeque<Event>,
@@ -50,23 +51,13 @@ pub(super) struct Item {
     expires: Option<Instant>,
     /// Its place among those of its mailbox.
     order: u64,
-    /// Its packet, if the broker waits for an acknowledgement.
-    packet: Option<u16>,
+    /// What the broker waits for, if it does.
+    debt: Option<Debt>,
 }
-
-struct Owed {
-    packet: u16,
-    is_settled: bool,
-    message: Option<Arc<Message>>,
-}
-
-/// By packet: what is settled, and is not acknowledged.
-type Early = HashMap<u16, Arc<Message>>;
 
 /// What the next reader of a session that lasts has to know.
-#[derive(Default)]
 pub(super) struct Remains {
-    early: Early,
+    account: Arc<Account>,
     /// What the broker has forgotten, and nobody has settled.
     items: Vec<Item>,
 }
@@ -74,28 +65,31 @@ pub(super) struct Remains {
 impl Mailbox {
     /// An empty one, for a reader that may have `prefetch` messages unsettled.
     pub(super) fn new(prefetch: u16, max_waiting: usize) -> Self {
+        Mailbox::of(Arc::new(Account::new(false)), prefetch, max_waiting)
+    }
+
+    fn of(account: Arc<Account>, prefetch: u16, max_waiting: usize) -> Self {
         Mailbox(Mutex::new(State {
             waiting: VecDeque::new(),
             unsettled: BTreeMap::new(),
-            owed: VecDeque::new(),
-            early: Early::new(),
-            live: None,
+            account,
             next_order: 1,
             next_tag: 1,
             prefetch: usize::from(prefetch.max(1)),
             max_waiting,
             is_open: true,
+            is_left: false,
             gap: false,
             news: VecDeque::new(),
             waker: None,
         }))
     }
 
-    /// The same, after another reader of the same session.
+    /// The same for a session that lasts, after another reader of it.
     pub(super) fn after(remains: Remains, prefetch: u16, max_waiting: usize) -> Self {
-        let mailbox = Mailbox::new(prefetch, max_waiting);
+        remains.account.remember(usize::from(prefetch));
+        let mailbox = Mailbox::of(remains.account, prefetch, max_waiting);
         let mut state = mailbox.lock();
-        state.early = remains.early;
         for item in remains.items {
             state.next_order = state.next_order.max(item.order + 1);
             state.put_back(item);
@@ -104,43 +98,51 @@ impl Mailbox {
         mailbox
     }
 
-    /// What its session leaves, when the reader is gone: all else the broker has.
-    pub(super) fn remains(&self) -> Remains {
+    /// What its session leaves, when the reader is gone: all else the broker has. `None` if that was asked before.
+    pub(super) fn remains(&self) -> Option<Remains> {
         self.abandon();
         let mut state = self.lock();
-        state.set_early_aside();
-        let items = std::mem::take(&mut state.waiting).into_iter().filter(|item| item.packet.is_none()).collect();
-        Remains { early: std::mem::take(&mut state.early), items }
+        if std::mem::replace(&mut state.is_left, true) {
+            return None;
+        }
+        let waiting = std::mem::take(&mut state.waiting);
+        let (kept, items): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|item| state.broker_has(item));
+        let kept: Vec<_> = kept.iter().filter_map(|item| item.debt).collect();
+        state.account.leave(&kept);
+        Some(Remains { account: Arc::clone(&state.account), items })
     }
 
     /// There is another connection.
     pub(super) fn begin(&self, live: &Arc<Live>) {
-        self.lock().begin(live);
+        let state = self.lock();
+        if !state.is_left {
+            state.account.begin(live);
+        }
     }
 
     /// A message came on this connection.
     pub(super) fn arrived(&self, live: &Arc<Live>, arrival: &Arrival, message: Arc<Message>, redelivered: bool) {
         let mut state = self.lock();
-        state.begin(live);
-        let packet = (arrival.packet > 0).then_some(arrival.packet);
-        if let Some(packet) = packet {
-            if state.has(packet, arrival.dup, &message) {
-                return;
-            }
-            state.owed.push_back(Owed { packet, is_settled: false, message: Some(Arc::clone(&message)) });
+        if state.is_left {
+            return;
         }
-        state.push(message, redelivered, packet);
+        let debt = match arrival.packet {
+            0 => None,
+            _ => match state.account.arrived(live, arrival, &message) {
+                None => return,
+                debt => debt,
+            },
+        };
+        state.push(message, redelivered, debt);
         drop(state);
         self.wake();
     }
 
     /// A message came that the reader does not want.
     pub(super) fn skip(&self, live: &Arc<Live>, arrival: &Arrival) {
-        if arrival.packet > 0 {
-            let mut state = self.lock();
-            state.begin(live);
-            state.owed.push_back(Owed { packet: arrival.packet, is_settled: false, message: None });
-            state.settle(arrival.packet);
+        let state = self.lock();
+        if arrival.packet > 0 && !state.is_left {
+            state.account.skip(live, arrival.packet);
         }
     }
 
@@ -233,27 +235,26 @@ impl Mailbox {
     /// Acknowledges all that is here, and keeps it.
     pub(super) fn own(&self) {
         let mut state = self.lock();
-        let State { waiting, unsettled, .. } = &mut *state;
-        let items: Vec<_> = waiting.iter().chain(unsettled.values()).cloned().collect();
-        waiting.iter_mut().chain(unsettled.values_mut()).for_each(|item| item.packet = None);
-        for item in &items {
-            state.release(item);
-        }
+        let State { waiting, unsettled, account, .. } = &mut *state;
+        let items = waiting.iter_mut().chain(unsettled.values_mut());
+        items.filter_map(|item| item.debt.take()).for_each(|debt| account.release(debt));
     }
 
     /// Forgets what the broker has, and gives to somebody else.
     pub(super) fn forget_owed(&self) {
         let mut state = self.lock();
-        state.waiting.retain(|item| item.packet.is_none());
-        state.unsettled.retain(|_, item| item.packet.is_none());
-        state.owed.clear();
+        let State { waiting, unsettled, account, .. } = &mut *state;
+        let is_ours = |item: &Item| !item.debt.is_some_and(|debt| account.has(debt));
+        waiting.retain(is_ours);
+        unsettled.retain(|_, item| is_ours(item));
+        account.close();
     }
 
     /// Messages that another mailbox has let go of, in their order.
     pub(super) fn put(&self, items: impl IntoIterator<Item = Item>) {
         let mut state = self.lock();
         for mut item in items {
-            item.packet = None;
+            item.debt = None;
             if item.redelivered {
                 state.put_back(item);
             } else {
@@ -336,7 +337,7 @@ impl Mailbox {
 
     /// Gives away what [`Mailbox::settle`] returned: the broker is done with it.
     pub(super) fn give_away(&self, items: &[Item]) {
-        let mut state = self.lock();
+        let state = self.lock();
         for item in items {
             state.release(item);
         }
@@ -355,11 +356,10 @@ impl Mailbox {
     }
 }
 
-impl Remains {
-    /// Adds what came later.
-    pub(super) fn merge(&mut self, later: Remains) {
-        self.early.extend(later.early);
-        self.items.extend(later.items);
+impl Default for Remains {
+    /// Nobody has read it here.
+    fn default() -> Self {
+        Remains { account: Arc::new(Account::new(true)), items: Vec::new() }
     }
 }
 
@@ -384,52 +384,19 @@ impl Item {
 }
 
 impl State {
-    /// What was owed on another connection is owed no more, or will come again.
-    fn begin(&mut self, live: &Arc<Live>) {
-        if self.live.as_ref().is_some_and(|known| known.generation == live.generation) {
-            return;
-        }
-        if live.granted.resumed {
-            self.set_early_aside();
-        } else {
-            self.disown();
-        }
-        self.live = Some(Arc::clone(live));
+    /// Whether the broker keeps this until it is acknowledged.
+    fn broker_has(&self, item: &Item) -> bool {
+        item.debt.is_some_and(|debt| self.account.has(debt))
     }
 
-    /// Nothing is owed before it comes again. What is settled is not wanted then.
-    fn set_early_aside(&mut self) {
-        let settled = self.owed.drain(..).filter(|owed| owed.is_settled);
-        self.early.extend(settled.filter_map(|owed| Some((owed.packet, owed.message?))));
-    }
-
-    /// Whether this is a message that is here, or was: the broker sends it again. A packet alone says little: brokers that
-    /// were killed give numbers away twice.
-    fn has(&mut self, packet: u16, dup: bool, message: &Arc<Message>) -> bool {
-        let is_same = |known: &Message| dup && known.body == message.body && known.destination == message.destination;
-        if self.early.remove(&packet).is_some_and(|known| is_same(&known)) {
-            self.owed.push_back(Owed { packet, is_settled: false, message: None });
-            self.settle(packet);
-            return true;
-        }
-        let mut items = self.waiting.iter_mut().chain(self.unsettled.values_mut());
-        let Some(item) = items.find(|item| item.packet == Some(packet)) else { return false };
-        if !is_same(&item.message) {
-            item.packet = None;
-            return false;
-        }
-        self.owed.push_back(Owed { packet, is_settled: false, message: Some(Arc::clone(&item.message)) });
-        true
-    }
-
-    fn push(&mut self, message: Arc<Message>, redelivered: bool, packet: Option<u16>) {
-        if packet.is_none() && self.waiting.len() >= self.max_waiting {
+    fn push(&mut self, message: Arc<Message>, redelivered: bool, debt: Option<Debt>) {
+        if debt.is_none() && self.waiting.len() >= self.max_waiting {
             self.gap = true;
             return;
         }
         let expires = properties::time_left(&message).and_then(|left| Instant::now().checked_add(left));
         let gap = std::mem::take(&mut self.gap);
-        let item = Item { message, redelivered, gap, expires, order: self.next_order, packet };
+        let item = Item { message, redelivered, gap, expires, order: self.next_order, debt };
         self.next_order += 1;
         self.waiting.push_back(item);
     }
@@ -469,33 +436,9 @@ impl State {
     }
 
     /// The broker need not keep this any more.
-    fn release(&mut self, item: &Item) {
-        let Some(packet) = item.packet else { return };
-        if self.owed.iter().any(|owed| owed.packet == packet && !owed.is_settled) {
-            self.settle(packet);
-        } else {
-            // It has not come again yet, in a session that is gone on with.
-            self.early.insert(packet, Arc::clone(&item.message));
-        }
-    }
-
-    /// Acknowledges a packet, when all before it are.
-    fn settle(&mut self, packet: u16) {
-        if let Some(owed) = self.owed.iter_mut().find(|owed| owed.packet == packet && !owed.is_settled) {
-            owed.is_settled = true;
-        }
-        // On a connection that is gone, nothing is acknowledged: it comes again, or is forgotten.
-        let Some(live) = self.live.as_ref().filter(|live| live.client.is_alive()) else { return };
-        while let Some(owed) = self.owed.pop_front_if(|owed| owed.is_settled) {
-            live.client.acknowledge(owed.packet);
-        }
-    }
-
-    fn disown(&mut self) {
-        self.owed.clear();
-        self.early.clear();
-        for item in self.waiting.iter_mut().chain(self.unsettled.values_mut()) {
-            item.packet = None;
+    fn release(&self, item: &Item) {
+        if let Some(debt) = item.debt {
+            self.account.release(debt);
         }
     }
 }
