@@ -7,6 +7,7 @@
 //!
 //! No IO, no clock. A session asks for each frame, and once more for all that it holds when the rules change.
 
+mod decisions;
 mod overview;
 mod place;
 mod resource;
@@ -14,6 +15,7 @@ mod settings;
 
 use crate::message::{Destination, Headers, Principal, Refusal, Separators, Text};
 
+pub use decisions::Decisions;
 use place::{Place, Reach};
 use resource::Resource;
 pub use settings::{Effect, RuleSettings, Settings};
@@ -67,6 +69,7 @@ pub struct Rules {
     /// What holds where no rule is about it.
     default: Effect,
     naming: Naming,
+    decisions: Decisions,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +94,18 @@ const ROLES: &str = "roles";
 impl Rules {
     /// Everybody may do everything.
     pub fn open() -> Self {
-        Rules { all: Vec::new(), default: Effect::Allow, naming: Naming::default() }
+        Rules { all: Vec::new(), default: Effect::Allow, naming: Naming::default(), decisions: Decisions::default() }
+    }
+
+    /// The same, which count on where others count.
+    #[must_use]
+    pub fn counting(self, decisions: Decisions) -> Self {
+        Rules { decisions, ..self }
+    }
+
+    /// How often they let something pass, and how often not; nothing is decided where they are [open](Rules::is_open).
+    pub fn decisions(&self) -> &Decisions {
+        &self.decisions
     }
 
     /// Whether everybody may do everything, so that nobody need be asked.
@@ -160,8 +174,18 @@ impl Rules {
         self.check(Action::Send, &queue, subject)
     }
 
-    /// The first rule that is about it counts.
     fn decide(
+        &self,
+        action: Action,
+        resource: &Resource,
+        subject: Subject<'_>,
+        shown: impl Fn() -> String,
+    ) -> Result<(), Refusal> {
+        self.decisions.count(self.first_about(action, resource, subject, shown))
+    }
+
+    /// The first rule that is about it counts.
+    fn first_about(
         &self,
         action: Action,
         resource: &Resource,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::place::Place;
-use super::{Action, Naming, Rule, Rules, Who};
+use super::{Action, Decisions, Naming, Rule, Rules, Who};
 use crate::settings::Faults;
 
 /// `[access]`: who may send and subscribe where.
@@ -70,7 +70,8 @@ impl Settings {
         let rules: Vec<_> =
             self.rule.iter().enumerate().map(|(index, rule)| rule.read(index, naming, &mut faults)).collect();
         let default = if rules.is_empty() { Effect::Allow } else { Effect::Deny };
-        let rules = Rules { all: rules, default: self.default.unwrap_or(default), naming: naming.clone() };
+        let default = self.default.unwrap_or(default);
+        let rules = Rules { all: rules, default, naming: naming.clone(), decisions: Decisions::default() };
         rules.find_idle(&mut faults);
         faults.into_result().map(|()| rules)
     }

@@ -62,6 +62,18 @@ fn may_read(rules: &Rules, spelling: &str) -> bool {
 }
 
 #[test]
+fn decisions_are_counted_and_rules_that_follow_count_on() {
+    let first = rules([allow(&["/topic/a"])]);
+    assert!(may_send(&first, "/topic/a") && !may_send(&first, "/topic/b"));
+    let second = rules([deny(&["/topic/a"])]).counting(first.decisions().clone());
+    assert!(!may_send(&second, "/topic/a"));
+    assert_eq!(first.decisions().counts(), [("allowed", 1), ("refused", 2)]);
+    let open = Rules::open();
+    assert!(may_send(&open, "/topic/a"));
+    assert_eq!(open.decisions().counts(), [("allowed", 0), ("refused", 0)]);
+}
+
+#[test]
 fn without_rules_everybody_may_everything_and_with_one_only_what_it_says() {
     assert!(may_send(&Rules::open(), "/queue/x") && rules([]).is_open());
     let some = rules([allow(&["/topic/a"])]);

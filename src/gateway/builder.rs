@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Gateway;
 use super::reload::Read;
+use crate::access::Decisions;
 use crate::auth::{Authenticator, authenticator};
 use crate::chain::{Answer, Chain, Failure, Interceptor, Request, Route, Routes, handler};
 use crate::config::Config;
@@ -103,7 +104,8 @@ impl Builder {
         let Builder { config, authenticator, interceptors, routes, log, read } = self;
         let routes = routes.into_iter().collect::<Result<Vec<_>, _>>();
         let routes = routes.map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
-        Gateway::build(config, Program { authenticator, interceptors, routes }, log, read)
+        let program = Program { authenticator, interceptors, routes, decisions: Decisions::default() };
+        Gateway::build(config, program, log, read)
     }
 }
 
@@ -112,6 +114,8 @@ pub(super) struct Program {
     authenticator: Option<Arc<dyn Authenticator>>,
     interceptors: Vec<Arc<dyn Interceptor>>,
     routes: Vec<Route>,
+    /// Counts on from reload to reload.
+    decisions: Decisions,
 }
 
 impl Program {
@@ -125,7 +129,7 @@ impl Program {
             session,
             outbox,
             config.auth.max_sessions_per_user,
-            rules,
+            rules.counting(self.decisions.clone()),
             authenticator,
             self.chain(config, metrics)?,
         )

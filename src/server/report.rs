@@ -34,6 +34,12 @@ impl Services {
             "1 from the beginning of a shutdown on, else 0.",
             u8::from(self.is_draining()),
         );
+        figures.counters(
+            "stompgate_authorizations_total",
+            "Decisions of access.rule by their outcome.",
+            "outcome",
+            &self.live().rules.decisions().counts(),
+        );
         figures.counter(
             "stompgate_broker_reconnects_total",
             "Connections to the broker that were made again after they broke.",

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use stompgate::access::RuleSettings;
 use stompgate::chain::{Answer, Failure, HttpSettings, LifecycleSettings, Moment, RateLimit, Request, RouteSettings};
 use stompgate::gateway::{Builder, Gateway};
 use stompgate::hub::{OutboxPolicy, WhenFull};
@@ -129,6 +130,27 @@ async fn what_goes_wrong_is_counted_by_its_code() {
             ("stompgate_connects_total{outcome=\"refused\"}", 1.0),
             ("stompgate_errors_total{code=\"overload\"}", 1.0),
             ("stompgate_errors_total{code=\"rate-exceeded\"}", 1.0),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn decisions_of_rules_are_counted() {
+    let gateway = gateway_with(|config| {
+        let destinations = vec!["/topic/open".to_owned()];
+        config.access.rule = vec![RuleSettings { destinations, ..RuleSettings::default() }];
+    });
+    let mut reader = Client::connect(&gateway, "1.2").await;
+    reader.subscribe("id:0\ndestination:/topic/open").await;
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    writer.does("SEND\ndestination:/topic/open\n\nx").await;
+    writer.send("SEND\ndestination:/topic/secret\n\nx").await;
+    writer.expect_error("access-refused", 4403).await;
+    assert_values(
+        &scraped(&gateway).await,
+        &[
+            ("stompgate_authorizations_total{outcome=\"allowed\"}", 2.0),
+            ("stompgate_authorizations_total{outcome=\"refused\"}", 1.0),
         ],
     );
 }
