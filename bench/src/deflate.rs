@@ -3,14 +3,12 @@
 
 use std::io;
 
-use crate::fan_out::{Crowd, FEW, Until, WARM_UP};
+use crate::fan_out::{self, Crowd, FEW};
 use crate::idle;
 use crate::plan::Plan;
 use crate::process::Gateway;
 use crate::report::{PLAIN, Report};
 
-/// CPU of a delivery.
-pub const CPU: &str = "CPU per delivery, µs";
 /// Memory of a client that has done nothing but subscribe.
 pub const IDLE: &str = "RSS per idle client, bytes";
 
@@ -22,27 +20,14 @@ pub fn name(subscribers: usize) -> String {
 /// Runs the scenario with many subscribers and with few.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
     for subscribers in [FEW, plan.clients] {
-        let mut crowds = [
+        let crowds = [
             Crowd::of_json(gateway.start_compressing()?, subscribers, true).await?,
             Crowd::of_json(gateway.start()?, subscribers, false).await?,
         ];
-        for crowd in &mut crowds {
-            crowd.publish(1, Until::Messages(WARM_UP)).await?;
-        }
-        let (mut cpu, mut rate) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        for round in 0..plan.rounds {
-            for turn in [round % 2, (round + 1) % 2] {
-                let sample = crowds[turn].measure(1, Until::Elapsed(plan.round)).await?;
-                cpu[turn].push(sample.usage.server / sample.deliveries);
-                rate[turn].push(sample.deliveries / sample.usage.seconds);
-            }
-        }
-        for crowd in crowds {
-            crowd.finish().await?;
-        }
-        for (measure, [compressed, plain]) in [(CPU, cpu), ("deliveries/s", rate)] {
-            report.add_beside(PLAIN, &name(subscribers), measure, compressed, &plain);
-        }
+        let mut crowds = fan_out::warmed_up(crowds).await?;
+        let [compressed, uncompressed] = fan_out::in_turn(&mut crowds, 1, plan).await?;
+        fan_out::finish(crowds).await?;
+        compressed.report_beside(PLAIN, &uncompressed, &name(subscribers), report);
     }
     memory(gateway, plan, report).await
 }

@@ -19,6 +19,10 @@ use crate::report::Report;
 use crate::wire;
 
 const DESTINATION: &str = "/topic/bench";
+/// CPU of the server.
+pub const CPU: &str = "CPU per delivery, µs";
+/// How many there were.
+pub const RATE: &str = "deliveries/s";
 /// Subscribers of the smaller half.
 pub const FEW: usize = 100;
 /// How far the publisher may be ahead.
@@ -26,7 +30,7 @@ pub const WINDOWS: [u64; 2] = [1, 16];
 /// At most this far.
 const LARGEST_WINDOW: usize = 64;
 /// Messages before the first measurement; the last one shows what a delivery looks like.
-pub const WARM_UP: u64 = 100;
+const WARM_UP: u64 = 100;
 /// For how long a message that is delivered twice is waited for, at the end.
 const AFTERMATH: Duration = Duration::from_millis(200);
 
@@ -73,11 +77,14 @@ pub struct Sample {
     pub usage: Usage,
 }
 
-/// The four quantities of one window, by round.
-#[derive(Default)]
-struct Rounds {
-    rate: Vec<f64>,
-    cpu: Vec<f64>,
+/// The quantities of one crowd, by round.
+pub struct Rounds {
+    /// Deliveries per second.
+    pub rate: Vec<f64>,
+    /// CPU of the server, and of a broker behind it, for each delivery, in microseconds.
+    pub cpu: Vec<f64>,
+    /// Of it the broker's.
+    pub broker_cpu: Vec<f64>,
     per_read: Vec<f64>,
     own_cpu: Vec<f64>,
 }
@@ -90,24 +97,49 @@ pub fn name(subscribers: usize, window: u64) -> String {
 /// Runs the scenario with many subscribers and with few.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
     for subscribers in [FEW, plan.clients] {
-        let mut gateway = Crowd::of_gateway(gateway.start()?, subscribers).await?;
-        gateway.publish(1, Until::Messages(WARM_UP)).await?;
-        let mut floor = Crowd::of_floor(Server::floor()?, subscribers, &gateway.delivery()?).await?;
-        floor.publish(1, Until::Messages(WARM_UP)).await?;
+        let crowd = Crowd::of_gateway(gateway.start()?, subscribers).await?;
+        let mut crowds = warmed_up([crowd]).await?;
+        let floor = Crowd::of_floor(Server::floor()?, subscribers, &crowds[0].delivery()?).await?;
+        crowds.extend(warmed_up([floor]).await?);
         for window in WINDOWS {
-            let mut rounds = [Rounds::default(), Rounds::default()];
-            for round in 0..plan.rounds {
-                // The order alternates, lest one of them always run on a warmer machine.
-                for turn in [round % 2, (round + 1) % 2] {
-                    let crowd = if turn == 0 { &mut gateway } else { &mut floor };
-                    rounds[turn].push(&crowd.measure(window, Until::Elapsed(plan.round)).await?);
-                }
-            }
-            let [of_gateway, of_floor] = rounds;
+            let [of_gateway, of_floor] = in_turn(&mut crowds, window, plan).await?;
             of_gateway.report(&of_floor, &name(subscribers, window), report);
         }
-        gateway.finish().await?;
-        floor.finish().await?;
+        finish(crowds).await?;
+    }
+    Ok(())
+}
+
+/// Each has had its first messages.
+pub async fn warmed_up(crowds: impl IntoIterator<Item = Crowd>) -> io::Result<Vec<Crowd>> {
+    let mut warm = Vec::new();
+    for mut crowd in crowds {
+        crowd.publish(1, Until::Messages(WARM_UP)).await?;
+        warm.push(crowd);
+    }
+    Ok(warm)
+}
+
+/// Measures so many crowds in turn. Who is first changes, lest one of them always run on a warmer machine.
+pub async fn in_turn<const COUNT: usize>(
+    crowds: &mut [Crowd],
+    window: u64,
+    plan: &Plan,
+) -> io::Result<[Rounds; COUNT]> {
+    let mut rounds = [const { Rounds::new() }; COUNT];
+    for round in 0..plan.rounds {
+        for turn in 0..COUNT {
+            let turn = (turn + round) % COUNT;
+            rounds[turn].push(&crowds[turn].measure(window, Until::Elapsed(plan.round)).await?);
+        }
+    }
+    Ok(rounds)
+}
+
+/// Nothing comes twice to any of them.
+pub async fn finish(crowds: Vec<Crowd>) -> io::Result<()> {
+    for crowd in crowds {
+        crowd.finish().await?;
     }
     Ok(())
 }
@@ -258,16 +290,27 @@ async fn receive(client: Client, progress: Rc<Progress>) {
 }
 
 impl Rounds {
+    const fn new() -> Self {
+        Rounds { rate: Vec::new(), cpu: Vec::new(), broker_cpu: Vec::new(), per_read: Vec::new(), own_cpu: Vec::new() }
+    }
+
     fn push(&mut self, sample: &Sample) {
         self.rate.push(sample.deliveries / sample.usage.seconds);
         self.cpu.push(sample.usage.server / sample.deliveries);
+        self.broker_cpu.push(sample.usage.broker / sample.deliveries);
         self.per_read.push(sample.deliveries / sample.reads);
         self.own_cpu.push(sample.usage.own);
     }
 
+    /// Adds the two quantities that matter beside anything.
+    pub fn report_beside(self, beside: &'static str, other: &Rounds, scenario: &str, report: &mut Report) {
+        report.add_beside(beside, scenario, CPU, self.cpu, &other.cpu);
+        report.add_beside(beside, scenario, RATE, self.rate, &other.rate);
+    }
+
     fn report(self, floor: &Rounds, scenario: &str, report: &mut Report) {
-        report.add(scenario, "CPU per delivery, µs", self.cpu, &floor.cpu);
-        report.add(scenario, "deliveries/s", self.rate, &floor.rate);
+        report.add(scenario, CPU, self.cpu, &floor.cpu);
+        report.add(scenario, RATE, self.rate, &floor.rate);
         report.add(scenario, "deliveries per read", self.per_read, &floor.per_read);
         report.add(scenario, "load generator's CPU, % of a core", self.own_cpu, &floor.own_cpu);
     }

@@ -4,13 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::fan_out::{self, FEW};
-use crate::latency::{self, FEWS_RATE, MANYS_RATE, RATE};
+use crate::fan_out::{self, CPU, FEW};
+use crate::latency::{self, FEWS_RATE, HALF, MANYS_RATE, RATE, TAIL};
 use crate::report::{FLOOR, PLAIN, PLUGIN, Report, cell, median, number};
 use crate::{bridge, bridged, connecting, deflate, idle};
-
-const CPU: &str = "CPU per delivery, µs";
-const BRIDGED_CPU: &str = "CPU per delivery, gateway and RabbitMQ, µs";
 
 /// A bound for a row of the report.
 struct Goal {
@@ -68,10 +65,10 @@ fn goals(clients: usize) -> Vec<Goal> {
         goals.extend([
             goal("G1", &alone, CPU, FLOOR, Ratio, AtMost(1.6)),
             goal("G1", &alone, CPU, PLUGIN, Ratio, AtMost(1.0 / 7.0)),
-            goal("G2", &before, BRIDGED_CPU, FLOOR, Ratio, AtMost(1.8)),
-            goal("G2", &before, BRIDGED_CPU, PLUGIN, Ratio, AtMost(1.0 / 6.0)),
-            goal("G3", &saturated, "deliveries/s", FLOOR, Ratio, AtLeast(0.8)),
-            goal("G3", &saturated, "deliveries/s", PLUGIN, Ratio, AtLeast(8.0)),
+            goal("G2", &before, bridged::CPU, FLOOR, Ratio, AtMost(1.8)),
+            goal("G2", &before, bridged::CPU, PLUGIN, Ratio, AtMost(1.0 / 6.0)),
+            goal("G3", &saturated, fan_out::RATE, FLOOR, Ratio, AtLeast(0.8)),
+            goal("G3", &saturated, fan_out::RATE, PLUGIN, Ratio, AtLeast(8.0)),
         ]);
     }
     let memory = idle::name(clients);
@@ -80,17 +77,17 @@ fn goals(clients: usize) -> Vec<Goal> {
     goals.extend([
         goal("G4", &memory, "RSS per idle client, bytes", FLOOR, Own, AtMost(6.0 * 1024.0)),
         goal("G4", &memory, "RSS per idle client, bytes", PLUGIN, Ratio, AtMost(1.0 / 20.0)),
-        goal("G5", &one, "p50, µs", PLUGIN, Ratio, AtMost(1.0 / 3.0)),
-        goal("G5", &one, "p99, µs", PLUGIN, Ratio, AtMost(1.0 / 6.0)),
-        goal("G6", &few, "p99, µs", PLUGIN, Ratio, AtMost(1.0 / 4.0)),
-        goal("G6", &many, "p99, µs", PLUGIN, Ratio, AtMost(1.0 / 8.0)),
-        goal("G7", &bridged::name(&one), "p50, µs", PLUGIN, Difference, AtMost(300.0)),
-        goal("G7", &bridged::name(&few), "p99, µs", PLUGIN, Ratio, AtMost(1.0 / 2.0)),
+        goal("G5", &one, HALF, PLUGIN, Ratio, AtMost(1.0 / 3.0)),
+        goal("G5", &one, TAIL, PLUGIN, Ratio, AtMost(1.0 / 6.0)),
+        goal("G6", &few, TAIL, PLUGIN, Ratio, AtMost(1.0 / 4.0)),
+        goal("G6", &many, TAIL, PLUGIN, Ratio, AtMost(1.0 / 8.0)),
+        goal("G7", &bridged::name(&one), HALF, PLUGIN, Difference, AtMost(300.0)),
+        goal("G7", &bridged::name(&few), TAIL, PLUGIN, Ratio, AtMost(1.0 / 2.0)),
         goal("G8", &connect, "clients/s", PLUGIN, Ratio, AtLeast(10.0)),
         goal("G8", &connect, "CPU per client, µs", PLUGIN, Ratio, AtMost(1.0 / 20.0)),
         goal("G12", bridge::SENDING, bridge::CPU, FLOOR, Ratio, AtMost(2.0)),
         goal("G12", bridge::READING, bridge::CPU, FLOOR, Ratio, AtMost(2.0)),
-        goal("G13", &deflate::name(FEW), deflate::CPU, PLAIN, Ratio, AtMost(1.15)),
+        goal("G13", &deflate::name(FEW), CPU, PLAIN, Ratio, AtMost(1.15)),
         goal("G13", &deflate::name(clients), deflate::IDLE, PLAIN, Difference, AtMost(1024.0)),
         goal("G14", &idle::cpu_name(clients), "CPU per client and second, µs", FLOOR, Own, AtMost(3.0)),
     ]);

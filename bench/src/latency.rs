@@ -12,7 +12,7 @@ use crate::client::{self, Client};
 use crate::floor;
 use crate::plan::Plan;
 use crate::process::{Gateway, Server};
-use crate::report::Report;
+use crate::report::{FLOOR, Report};
 use crate::wire;
 
 const DESTINATION: &str = "/topic/bench";
@@ -25,6 +25,17 @@ pub const MANYS_RATE: u32 = 5;
 /// For how long the last message is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// The time within which half of the deliveries came.
+pub const HALF: &str = "p50, µs";
+/// That within which 99 of 100 came.
+pub const TAIL: &str = "p99, µs";
+
+/// Percentiles of each round, in microseconds.
+pub struct Times {
+    half: Vec<f64>,
+    tail: Vec<f64>,
+}
+
 /// What the scenario is called.
 pub fn name(subscribers: usize, rate: u32) -> String {
     format!("latency, subscribers: {subscribers}, {rate}/s")
@@ -32,22 +43,53 @@ pub fn name(subscribers: usize, rate: u32) -> String {
 
 /// Runs the scenario.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
-    let mut halves = [Vec::new(), Vec::new()];
-    let mut tails = [Vec::new(), Vec::new()];
+    let [mut own, mut floors] = [const { Times::new() }; 2];
     for round in 0..plan.rounds {
         for turn in [round % 2, (round + 1) % 2] {
             let server = if turn == 0 { gateway.start()? } else { Server::floor()? };
             let (publisher, subscriber) = if turn == 0 { join(&server, 1).await? } else { join_floor(&server).await? };
             let times = measure(publisher, &subscriber, RATE, plan.round).await?;
-            halves[turn].push(percentile(&times, 50));
-            tails[turn].push(percentile(&times, 99));
+            if turn == 0 { own.push(&times) } else { floors.push(&times) }
         }
     }
-    let scenario = name(1, RATE);
-    let ([gateway_half, floor_half], [gateway_tail, floor_tail]) = (halves, tails);
-    report.add(&scenario, "p50, µs", gateway_half, &floor_half);
-    report.add(&scenario, "p99, µs", gateway_tail, &floor_tail);
+    own.report_beside(FLOOR, &floors, &name(1, RATE), report);
     Ok(())
+}
+
+/// Measures so many servers in turn, with new clients each time.
+pub async fn in_turn<const COUNT: usize>(
+    servers: &[Server; COUNT],
+    subscribers: usize,
+    rate: u32,
+    plan: &Plan,
+) -> io::Result<[Times; COUNT]> {
+    let mut all = [const { Times::new() }; COUNT];
+    for round in 0..plan.rounds {
+        for turn in 0..COUNT {
+            let turn = (turn + round) % COUNT;
+            let (publisher, subscribers) = join(&servers[turn], subscribers).await?;
+            all[turn].push(&measure(publisher, &subscribers, rate, plan.round).await?);
+        }
+    }
+    Ok(all)
+}
+
+impl Times {
+    const fn new() -> Self {
+        Times { half: Vec::new(), tail: Vec::new() }
+    }
+
+    /// Adds a round's, which are sorted.
+    pub fn push(&mut self, sorted: &[u64]) {
+        self.half.push(percentile(sorted, 50));
+        self.tail.push(percentile(sorted, 99));
+    }
+
+    /// Adds their rows.
+    pub fn report_beside(self, beside: &'static str, other: &Times, scenario: &str, report: &mut Report) {
+        report.add_beside(beside, scenario, HALF, self.half, &other.half);
+        report.add_beside(beside, scenario, TAIL, self.tail, &other.tail);
+    }
 }
 
 /// Publisher and subscribers.

@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::connecting;
-use crate::fan_out::{self, Crowd, FEW, Until, WARM_UP, WINDOWS};
+use crate::fan_out::{self, Crowd, FEW, WINDOWS};
 use crate::idle;
 use crate::latency::{self, FEWS_RATE, MANYS_RATE, RATE};
 use crate::plan::Plan;
@@ -32,43 +32,19 @@ fn both(gateway: &Gateway) -> io::Result<[Server; 2]> {
 async fn fan_out(gateway: &Gateway, plan: &Plan, subscribers: usize, report: &mut Report) -> io::Result<()> {
     let mut crowds = Vec::new();
     for server in both(gateway)? {
-        let mut crowd = Crowd::of_gateway(server, subscribers).await?;
-        crowd.publish(1, Until::Messages(WARM_UP)).await?;
-        crowds.push(crowd);
+        crowds.push(Crowd::of_gateway(server, subscribers).await?);
     }
+    let mut crowds = fan_out::warmed_up(crowds).await?;
     for window in WINDOWS {
-        let (mut cpu, mut rate) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-        for round in 0..plan.rounds {
-            for turn in [round % 2, (round + 1) % 2] {
-                let sample = crowds[turn].measure(window, Until::Elapsed(plan.round)).await?;
-                cpu[turn].push(sample.usage.server / sample.deliveries);
-                rate[turn].push(sample.deliveries / sample.usage.seconds);
-            }
-        }
-        let scenario = fan_out::name(subscribers, window);
-        add(report, &scenario, "CPU per delivery, µs", cpu);
-        add(report, &scenario, "deliveries/s", rate);
+        let [own, plugins] = fan_out::in_turn(&mut crowds, window, plan).await?;
+        own.report_beside(PLUGIN, &plugins, &fan_out::name(subscribers, window), report);
     }
-    for crowd in crowds {
-        crowd.finish().await?;
-    }
-    Ok(())
+    fan_out::finish(crowds).await
 }
 
 async fn latency(gateway: &Gateway, plan: &Plan, subscribers: usize, rate: u32, report: &mut Report) -> io::Result<()> {
-    let servers = both(gateway)?;
-    let (mut halves, mut tails) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    for round in 0..plan.rounds {
-        for turn in [round % 2, (round + 1) % 2] {
-            let (publisher, subscribers) = latency::join(&servers[turn], subscribers).await?;
-            let times = latency::measure(publisher, &subscribers, rate, plan.round).await?;
-            halves[turn].push(latency::percentile(&times, 50));
-            tails[turn].push(latency::percentile(&times, 99));
-        }
-    }
-    let scenario = latency::name(subscribers, rate);
-    add(report, &scenario, "p50, µs", halves);
-    add(report, &scenario, "p99, µs", tails);
+    let [own, plugins] = latency::in_turn(&both(gateway)?, subscribers, rate, plan).await?;
+    own.report_beside(PLUGIN, &plugins, &latency::name(subscribers, rate), report);
     Ok(())
 }
 
