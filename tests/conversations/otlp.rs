@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message as _;
-use stompgate::chain::{HttpSettings, RouteSettings};
+use stompgate::chain::{Context, Event, HttpSettings, Interceptor, Interest, Rejection, RouteSettings, Verdict};
 use stompgate::config::Config;
+use stompgate::hub::{OutboxPolicy, WhenFull};
+use stompgate::message::Message;
 
 use crate::support::service::{Answer, Call, Service, answer};
-use crate::support::{Client, Gateway, Raw, gateway_with, soon};
+use crate::support::{Client, Gateway, Raw, builder, gateway_with, soon};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -178,11 +181,84 @@ async fn a_message_that_is_refused_and_one_in_a_transaction_are_recorded_too() {
     assert_eq!((status.code, status.message.as_str()), (2, "502"));
 
     client.send("BEGIN\ntransaction:t").await;
-    let given = PARENT.replace("00f067aa0ba902b7", "0000000000000007");
-    client.send(format!("SEND\ndestination:/topic/a\ntransaction:t\ntraceparent:{given}\n\n")).await;
+    let parents = ["0000000000000007", "0000000000000008"];
+    for parent in parents {
+        let given = PARENT.replace("00f067aa0ba902b7", parent);
+        client.send(format!("SEND\ndestination:/topic/a\ntransaction:t\ntraceparent:{given}\n\n")).await;
+    }
     client.does("COMMIT\ntransaction:t").await;
-    let is_it = |span: &Span| span.name == "receive" && hex(&span.parent_span_id) == "0000000000000007";
-    collector.until("the span of the transaction", is_it).await;
+    let mut ends = Vec::new();
+    for parent in parents {
+        let is_it = |span: &Span| span.name == "receive" && hex(&span.parent_span_id) == parent;
+        ends.push(collector.until("a span of the transaction", is_it).await.end_time_unix_nano);
+    }
+    assert!(ends[1] >= ends[0], "all of it ends with the first: {ends:?}");
+}
+
+/// Puts every message into a trace of its own making.
+struct Astray;
+
+#[async_trait]
+impl Interceptor for Astray {
+    fn name(&self) -> &'static str {
+        "astray"
+    }
+
+    fn interest(&self, event: Event<'_>) -> Interest {
+        if matches!(event, Event::Send(_)) { Interest::Ordered } else { Interest::None }
+    }
+
+    async fn send(&self, mut message: Message, _: &Context) -> Result<Verdict, Rejection> {
+        message.headers.set("traceparent", PARENT.replace("4bf9", "ffff"));
+        Ok(Verdict::Continue(message))
+    }
+}
+
+#[tokio::test]
+async fn a_message_stays_in_its_trace_whatever_an_interceptor_writes() {
+    let collector = Collector::start().await;
+    let gateway = builder(exporting(collector.endpoint())).interceptor(Astray).start().expect("a gateway");
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.does(&format!("SEND\ndestination:/topic/a\ntraceparent:{PARENT}\n\n")).await;
+    let spans = collector.expect(&["receive", "publish"]).await;
+    assert_eq!(spans[1].parent_span_id, spans[0].span_id);
+}
+
+#[tokio::test]
+async fn what_is_not_written_is_recorded_as_an_error() {
+    let collector = Collector::start().await;
+    let gateway = gateway_with(|config| {
+        exporting(collector.endpoint())(config);
+        config.outbox.max_bytes = 64 * 1024;
+        let when_full = WhenFull::DropNewest;
+        config.outbox.policy = vec![OutboxPolicy { destination: "/topic/flood".to_owned(), when_full, key: None }];
+    });
+    let mut slow = Client::connect_narrow(&gateway, "1.2").await;
+    slow.subscribe("id:0\ndestination:/topic/flood").await;
+    let mut writer = Client::connect(&gateway, "1.2").await;
+    let body = "x".repeat(16 * 1024);
+    let is_lost = |span: &Span| span.name == "write" && span.status.as_ref().is_some_and(|status| status.code == 2);
+    soon("a message to be dropped", async {
+        while !collector.spans().iter().any(is_lost) {
+            writer.does(&format!("SEND\ndestination:/topic/flood\ntraceparent:{PARENT}\n\n{body}")).await;
+        }
+    })
+    .await;
+    let lost = collector.until("a message that is not written", is_lost).await;
+    assert_eq!(lost.status.expect("a status").message, "not written");
+}
+
+#[tokio::test]
+async fn a_long_name_is_cut_between_two_characters() {
+    let collector = Collector::start().await;
+    let gateway = gateway_with(exporting(collector.endpoint()));
+    let mut client = Client::connect(&gateway, "1.2").await;
+    let topic = format!("/topic/{}", "ü".repeat(200)); // too long for a RabbitMQ: it is recorded all the same
+    client.send(format!("SEND\ndestination:{topic}\ntraceparent:{PARENT}\n\n")).await;
+    let received = collector.expect(&["receive"]).await;
+    let shown = attribute(&received[0], "messaging.destination.name").expect("a destination");
+    assert_eq!(shown.len(), 255, "{shown}");
+    assert!(topic.starts_with(&shown), "{shown}");
 }
 
 #[tokio::test]
