@@ -6,12 +6,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::wire::{self, Kind};
 
-/// Connections that are being made at a time.
+/// Bytes that the kernel is to keep for a client that does not read.
+const NARROW: u32 = 4096;
+/// Connections that are being made at a time, unless all are.
 pub const IN_FLIGHT: usize = 64;
 /// Bytes of one read. All clients share the buffer; each keeps only what is left of an incomplete frame.
 const READ: usize = 64 * 1024;
@@ -32,25 +34,18 @@ pub struct Client {
 impl Client {
     /// A connection without any handshake.
     pub async fn bare(address: SocketAddr) -> io::Result<Client> {
-        let stream = TcpStream::connect(address).await?;
+        Client::of(TcpStream::connect(address).await?)
+    }
+
+    fn of(stream: TcpStream) -> io::Result<Client> {
         stream.set_nodelay(true)?;
         Ok(Client { stream, incomplete: RefCell::default() })
     }
 
     /// A STOMP session over WebSocket, with heart-beats of so many milliseconds both ways.
     pub async fn connect(address: SocketAddr, heartbeat: u32) -> io::Result<Client> {
-        Client::connect_with(address, heartbeat, "").await
-    }
-
-    /// The same; `extensions` is offered, and must be agreed to.
-    async fn connect_with(address: SocketAddr, heartbeat: u32, extensions: &str) -> io::Result<Client> {
         let client = Client::bare(address).await?;
-        client.upgrade(address, extensions).await?;
-        let connect = format!(
-            "CONNECT\naccept-version:1.2,1.1,1.0\nheart-beat:{heartbeat},{heartbeat}\nhost:/\nlogin:bench\npasscode:bench\n\n\0"
-        );
-        client.send_frame(&connect).await?;
-        client.expect("CONNECTED\n").await?;
+        client.log_in(address, heartbeat, "").await?;
         Ok(client)
     }
 
@@ -63,26 +58,36 @@ impl Client {
 
     /// The same without heart-beats and acknowledgements; what it is sent is compressed.
     pub async fn subscribe_compressed(address: SocketAddr, destination: &str) -> io::Result<Client> {
-        let client = Client::connect_with(address, 0, "permessage-deflate").await?;
+        let client = Client::bare(address).await?;
+        client.log_in(address, 0, "permessage-deflate").await?;
         client.listen(destination, "auto").await?;
         Ok(client)
     }
 
+    /// The same, whose kernel takes next to nothing that is not read.
+    pub async fn subscribe_narrow(address: SocketAddr, destination: &str) -> io::Result<Client> {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(NARROW)?;
+        let client = Client::of(socket.connect(address).await?)?;
+        client.log_in(address, 0, "").await?;
+        client.listen(destination, "auto").await?;
+        Ok(client)
+    }
+
+    /// WebSocket and STOMP; `extensions` is offered, and must be agreed to.
+    async fn log_in(&self, address: SocketAddr, heartbeat: u32, extensions: &str) -> io::Result<()> {
+        self.upgrade(address, extensions).await?;
+        self.send_frame(&connect(heartbeat)).await?;
+        self.expect("CONNECTED\n").await
+    }
+
     async fn listen(&self, destination: &str, ack: &str) -> io::Result<()> {
-        let subscribe = format!("SUBSCRIBE\nid:sub-0\ndestination:{destination}\nack:{ack}\nreceipt:subscribed\n\n\0");
-        self.send_frame(&subscribe).await?;
+        self.send_frame(&subscribe(destination, ack)).await?;
         self.expect("RECEIPT\n").await
     }
 
     async fn upgrade(&self, address: SocketAddr, extensions: &str) -> io::Result<()> {
-        let offer =
-            if extensions.is_empty() { String::new() } else { format!("Sec-WebSocket-Extensions: {extensions}\r\n") };
-        let request = format!(
-            "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c3RvbXBnYXRlLWJlbmNoIQ==\r\n\
-             Sec-WebSocket-Protocol: v12.stomp, v11.stomp, v10.stomp\r\n{offer}\r\n"
-        );
-        self.send(request.as_bytes()).await?;
+        self.send(upgrade(address, extensions).as_bytes()).await?;
         let mut answer = Vec::new();
         loop {
             self.stream.readable().await?;
@@ -210,27 +215,55 @@ impl Client {
     }
 }
 
-/// Makes so many connections, [`IN_FLIGHT`] at a time.
-pub async fn many<Made>(count: usize, make: impl Fn() -> Made + Clone + 'static) -> io::Result<Vec<Client>>
+/// The request for a WebSocket, with these extensions.
+pub fn upgrade(address: SocketAddr, extensions: &str) -> String {
+    let offer =
+        if extensions.is_empty() { String::new() } else { format!("Sec-WebSocket-Extensions: {extensions}\r\n") };
+    format!(
+        "GET /ws HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: c3RvbXBnYXRlLWJlbmNoIQ==\r\n\
+         Sec-WebSocket-Protocol: v12.stomp, v11.stomp, v10.stomp\r\n{offer}\r\n"
+    )
+}
+
+/// A CONNECT that offers and asks for heart-beats of so many milliseconds.
+pub fn connect(heartbeat: u32) -> String {
+    format!(
+        "CONNECT\naccept-version:1.2,1.1,1.0\nheart-beat:{heartbeat},{heartbeat}\nhost:/\nlogin:bench\npasscode:bench\n\n\0"
+    )
+}
+
+/// A SUBSCRIBE that asks for a receipt.
+pub fn subscribe(destination: &str, ack: &str) -> String {
+    format!("SUBSCRIBE\nid:sub-0\ndestination:{destination}\nack:{ack}\nreceipt:subscribed\n\n\0")
+}
+
+/// Makes so many connections, so many at a time.
+pub async fn many<Made, Making>(
+    count: usize,
+    in_flight: usize,
+    make: impl Fn() -> Making + Clone + 'static,
+) -> io::Result<Vec<Made>>
 where
-    Made: Future<Output = io::Result<Client>> + 'static,
+    Made: 'static,
+    Making: Future<Output = io::Result<Made>> + 'static,
 {
     let left = Rc::new(Cell::new(count));
     let mut makers = JoinSet::new();
-    for _ in 0..IN_FLIGHT.min(count) {
+    for _ in 0..in_flight.min(count) {
         let (left, make) = (Rc::clone(&left), make.clone());
         makers.spawn_local(async move {
-            let mut clients = Vec::new();
+            let mut own = Vec::new();
             while left.get() > 0 {
                 left.set(left.get() - 1);
-                clients.push(make().await?);
+                own.push(make().await?);
             }
-            Ok::<_, io::Error>(clients)
+            Ok::<_, io::Error>(own)
         });
     }
     let mut all = Vec::with_capacity(count);
-    while let Some(made) = makers.join_next().await {
-        all.extend(made??);
+    while let Some(own) = makers.join_next().await {
+        all.extend(own??);
     }
     Ok(all)
 }

@@ -9,9 +9,6 @@ use crate::plan::Plan;
 use crate::process::Gateway;
 use crate::report::{PLAIN, Report};
 
-/// Memory of a client that has done nothing but subscribe.
-pub const IDLE: &str = "RSS per idle client, bytes";
-
 /// What the scenario is called.
 pub fn name(subscribers: usize) -> String {
     format!("compressed fan-out of 1 KiB of JSON, {subscribers} subscribers")
@@ -42,7 +39,7 @@ async fn memory(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Resu
             used[turn].push(after);
         }
     }
-    for (measure, [compressed, plain]) in [(IDLE, idle), ("RSS per client after 100 messages, bytes", used)] {
+    for (measure, [compressed, plain]) in [(idle::RSS, idle), ("RSS per client after 100 messages, bytes", used)] {
         report.add_beside(PLAIN, &name(plan.clients), measure, compressed, &plain);
     }
     Ok(())

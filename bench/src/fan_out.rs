@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::client::{self, Client};
+use crate::client::{self, Client, IN_FLIGHT};
 use crate::floor;
 use crate::plan::Plan;
 use crate::process::{Gateway, Server, Usage};
@@ -148,7 +148,8 @@ impl Crowd {
     /// Subscribers and publisher of a gateway.
     pub async fn of_gateway(server: Server, subscribers: usize) -> io::Result<Crowd> {
         let address = server.address();
-        let receivers = client::many(subscribers, move || Client::subscribe(address, 0, DESTINATION, "auto")).await?;
+        let receivers =
+            client::many(subscribers, IN_FLIGHT, move || Client::subscribe(address, 0, DESTINATION, "auto")).await?;
         let publisher = Client::connect(address, 0).await?;
         Ok(Crowd::new(server, publisher, receivers))
     }
@@ -157,9 +158,9 @@ impl Crowd {
     pub async fn of_json(server: Server, subscribers: usize, is_compressed: bool) -> io::Result<Crowd> {
         let address = server.address();
         let receivers = if is_compressed {
-            client::many(subscribers, move || Client::subscribe_compressed(address, DESTINATION)).await?
+            client::many(subscribers, IN_FLIGHT, move || Client::subscribe_compressed(address, DESTINATION)).await?
         } else {
-            client::many(subscribers, move || Client::subscribe(address, 0, DESTINATION, "auto")).await?
+            client::many(subscribers, IN_FLIGHT, move || Client::subscribe(address, 0, DESTINATION, "auto")).await?
         };
         let publisher = Client::connect(address, 0).await?;
         let message = |number| wire::send_json(DESTINATION, number);
@@ -169,7 +170,7 @@ impl Crowd {
     /// Subscribers and publisher of the floor, which sends this for each message.
     pub async fn of_floor(server: Server, subscribers: usize, delivery: &[u8]) -> io::Result<Crowd> {
         let address = server.address();
-        let receivers = client::many(subscribers, move || floor::subscribe(address)).await?;
+        let receivers = client::many(subscribers, IN_FLIGHT, move || floor::subscribe(address)).await?;
         let length = wire::send(DESTINATION, None, 0, 0).len();
         let publisher = floor::publisher(address, length, delivery).await?;
         Ok(Crowd::new(server, publisher, receivers))

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::client::{self, Client};
+use crate::client::{self, Client, IN_FLIGHT};
 use crate::fan_out::{Crowd, Until};
 use crate::plan::Plan;
 use crate::process::{Gateway, Memory, Server};
@@ -13,8 +13,10 @@ use crate::report::Report;
 const MESSAGES: u64 = 100;
 /// The heart-beat that clients offer and ask for, in milliseconds.
 const HEARTBEAT: u32 = 10_000;
+/// Memory of a client that has done nothing but subscribe.
+pub const RSS: &str = "RSS per idle client, bytes";
 /// For buffers to be given back, and for connecting to be over.
-const SETTLE: Duration = Duration::from_secs(1);
+pub const SETTLE: Duration = Duration::from_secs(1);
 
 /// Memory of a server with clients.
 struct Sample {
@@ -45,7 +47,7 @@ pub async fn memory(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::
     }
     let scenario = name(plan.clients);
     report.add(&scenario, "RSS with one client, KiB", before, &[]);
-    report.add(&scenario, "RSS per idle client, bytes", idle, &[]);
+    report.add(&scenario, RSS, idle, &[]);
     report.add(&scenario, "PSS per idle client, bytes", idle_shared, &[]);
     report.add(&scenario, "RSS per client after 100 messages, bytes", used, &[]);
     report.add(&scenario, "PSS per client after 100 messages, bytes", used_shared, &[]);
@@ -95,7 +97,8 @@ pub async fn cpu(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
     let server = gateway.start()?;
     let address = server.address();
     let clients =
-        client::many(plan.clients, move || Client::subscribe(address, HEARTBEAT, "/topic/bench", "auto")).await?;
+        client::many(plan.clients, IN_FLIGHT, move || Client::subscribe(address, HEARTBEAT, "/topic/bench", "auto"))
+            .await?;
     let interval = Duration::from_millis(HEARTBEAT.into());
     let number = clients.len();
     let mut beating = tokio::task::JoinSet::new();

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 
-use crate::client::{self, Client};
+use crate::client::{self, Client, IN_FLIGHT};
 use crate::floor;
 use crate::plan::Plan;
 use crate::process::{Gateway, Server};
 use crate::report::{FLOOR, Report};
 use crate::wire;
 
-const DESTINATION: &str = "/topic/bench";
+/// Where all of it goes.
+pub const DESTINATION: &str = "/topic/bench";
 /// Messages per second, to one subscriber.
 pub const RATE: u32 = 500;
 /// The same, to a hundred.
@@ -95,7 +96,8 @@ impl Times {
 /// Publisher and subscribers.
 pub async fn join(server: &Server, subscribers: usize) -> io::Result<(Client, Vec<Client>)> {
     let address = server.address();
-    let receivers = client::many(subscribers, move || Client::subscribe(address, 0, DESTINATION, "auto")).await?;
+    let receivers =
+        client::many(subscribers, IN_FLIGHT, move || Client::subscribe(address, 0, DESTINATION, "auto")).await?;
     Ok((Client::connect(address, 0).await?, receivers))
 }
 

@@ -2,7 +2,7 @@
 //! what clients cost a RabbitMQ behind it.
 //!
 //! ```text
-//! main ──► scenario (fan_out, latency, queue, connecting, idle, app, rules, deflate, bridge, bridged, plugin, broker_cost)
+//! main ──► scenario (fan_out, latency, queue, connecting, idle, app, ..., plugin, broker_cost)
 //!              │ starts a child: the gateway, or this program as `floor-server`      process, floor
 //!              │ drives clients on one thread                                         client, wire
 //!              └─► rows ──► Markdown and JSON                                         report, goals
@@ -28,8 +28,12 @@ mod process;
 mod queue;
 mod rabbitmq;
 mod report;
+mod returning;
 mod rules;
+mod stalled;
+mod tls;
 mod wire;
+mod workers;
 
 use std::io;
 use std::path::PathBuf;

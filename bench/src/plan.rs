@@ -9,7 +9,8 @@ use clap::ValueEnum;
 use crate::process::Gateway;
 use crate::report::Report;
 use crate::{
-    app, bridge, bridged, broker_cost, connecting, deflate, fan_out, idle, latency, metrics, plugin, queue, rules,
+    app, bridge, bridged, broker_cost, connecting, deflate, fan_out, idle, latency, metrics, plugin, queue, returning,
+    rules, stalled, tls, workers,
 };
 
 /// Counts and times of one run of all scenarios.
@@ -66,12 +67,20 @@ pub enum Scenario {
     Rules,
     /// Fan-out and memory of compressed messages, beside the same without.
     Deflate,
+    /// Latency and memory while some subscribers do not read, beside the same without them.
+    Stalled,
+    /// Fan-out with two workers of the runtime, beside one.
+    Workers,
+    /// Handshakes of TLS beside what OpenSSL could do, and memory of its clients beside plain ones.
+    Tls,
     /// In front of RabbitMQ, beside a bare AMQP program. Only when it is asked for.
     Bridge,
     /// Fan-out and latency in front of RabbitMQ, beside RabbitMQ's own plugin and the floor. Only when it is asked for.
     Bridged,
     /// Fan-out, latency, connecting and memory beside RabbitMQ's own plugin. Only when it is asked for.
     Plugin,
+    /// All clients come at once, beside RabbitMQ's own plugin. Only when it is asked for.
+    Returning,
     /// What many subscribers cost RabbitMQ, through the gateway and through its own plugin. Only when it is asked for.
     BrokerCost,
 }
@@ -84,7 +93,10 @@ impl Scenario {
 
     /// Whether it starts a RabbitMQ, and so is left out unless it is asked for.
     pub fn needs_rabbitmq(self) -> bool {
-        matches!(self, Scenario::Bridge | Scenario::Bridged | Scenario::Plugin | Scenario::BrokerCost)
+        matches!(
+            self,
+            Scenario::Bridge | Scenario::Bridged | Scenario::Plugin | Scenario::Returning | Scenario::BrokerCost
+        )
     }
 
     /// Whether a goal is set for something that it measures.
@@ -105,9 +117,13 @@ impl Scenario {
             Scenario::App => app::run(gateway, plan, report).await,
             Scenario::Rules => rules::run(gateway, plan, report).await,
             Scenario::Deflate => deflate::run(gateway, plan, report).await,
+            Scenario::Stalled => stalled::run(gateway, plan, report).await,
+            Scenario::Workers => workers::run(gateway, plan, report).await,
+            Scenario::Tls => tls::run(gateway, plan, report).await,
             Scenario::Bridge => bridge::run(gateway, plan, report).await,
             Scenario::Bridged => bridged::run(gateway, plan, report).await,
             Scenario::Plugin => plugin::run(gateway, plan, report).await,
+            Scenario::Returning => returning::run(gateway, plan, report).await,
             Scenario::BrokerCost => broker_cost::run(gateway, plan, report).await,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::client::IN_FLIGHT;
 use crate::connecting;
 use crate::fan_out::{self, Crowd, FEW, WINDOWS};
 use crate::idle;
@@ -25,7 +26,8 @@ pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
     clients(gateway, plan, report).await
 }
 
-fn both(gateway: &Gateway) -> io::Result<[Server; 2]> {
+/// The gateway, and a RabbitMQ for its plugin.
+pub fn both(gateway: &Gateway) -> io::Result<[Server; 2]> {
     Ok([gateway.start()?, Server::plugin(RabbitMq::start()?)])
 }
 
@@ -54,7 +56,7 @@ async fn clients(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
     for _ in 0..plan.rounds {
         for (turn, server) in both(gateway)?.into_iter().enumerate() {
             let connects = if turn == 0 { plan.connects } else { PLUGINS_CONNECTS };
-            let sample = connecting::measure(&server, connects).await?;
+            let sample = connecting::measure(&server, connects, IN_FLIGHT).await?;
             rate[turn].push(sample.rate);
             cpu[turn].push(sample.cpu);
         }
@@ -62,9 +64,9 @@ async fn clients(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
             memory[turn].push(idle::resident(server, plan.clients).await?);
         }
     }
-    add(report, &connecting::name(), "clients/s", rate);
-    add(report, &connecting::name(), "CPU per client, µs", cpu);
-    add(report, &idle::name(plan.clients), "RSS per idle client, bytes", memory);
+    add(report, &connecting::name(), connecting::RATE, rate);
+    add(report, &connecting::name(), connecting::CPU, cpu);
+    add(report, &idle::name(plan.clients), idle::RSS, memory);
     Ok(())
 }
 

@@ -8,6 +8,14 @@ use serde_json::{Value, json};
 pub const FLOOR: &str = "floor";
 /// The gateway without compression.
 pub const PLAIN: &str = "uncompressed";
+/// The gateway with a runtime of one thread.
+pub const ONE_WORKER: &str = "one worker";
+/// The gateway whose clients all read.
+pub const NOBODY_STALLED: &str = "nobody stalled";
+/// The gateway without TLS.
+pub const PLAIN_SOCKETS: &str = "ws";
+/// What cryptography alone would allow.
+pub const OPENSSL: &str = "openssl speed";
 /// RabbitMQ's own.
 pub const PLUGIN: &str = "Web STOMP plugin";
 

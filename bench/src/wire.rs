@@ -122,6 +122,14 @@ pub fn send_json(destination: &str, number: u64) -> Vec<u8> {
     message
 }
 
+/// The same with so many bytes behind the mark of its number, and a receipt.
+pub fn send_bytes(destination: &str, size: usize, number: u64) -> Vec<u8> {
+    let frame = format!("SEND\ndestination:{destination}\nreceipt:{number}\n\n{number:016x}{:.<size$}\0", "");
+    let mut message = Vec::new();
+    push_message(frame.as_bytes(), &mut message);
+    message
+}
+
 /// Hands over what a message was compressed from.
 pub fn inflated(payload: &[u8], on_frame: &mut impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     INFLATE.with_borrow_mut(|(decompress, plain)| {
