@@ -6,8 +6,8 @@
 
 use std::path::Path;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
@@ -26,6 +26,8 @@ use crate::broker::{BrokerError, LinkState, backoff};
 
 /// A broker has so long to take our good-bye.
 const CLOSING: Duration = Duration::from_secs(2);
+/// What has broken so many connections of a session in a row, by what it brought, breaks the next one, too.
+const POISONED: u32 = 3;
 
 /// What all connections have in common.
 pub(super) struct Connector {
@@ -80,12 +82,21 @@ pub(super) struct Line {
     ended: watch::Sender<bool>,
     /// Its task has ended, and its last connection is closed.
     over: watch::Sender<bool>,
-    /// Somebody else goes on with its session.
-    taken_over: AtomicBool,
+    /// Why it ended by itself.
+    verdict: OnceLock<Verdict>,
     /// Why the broker did not accept it, the last time that it said so.
     refused: watch::Sender<Option<String>>,
     live: watch::Sender<Option<Arc<Live>>>,
     generations: AtomicU64,
+}
+
+/// Why the session of a line is not gone on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Somebody else does so.
+    TakenOver,
+    /// Something in it breaks each connection.
+    Poisoned,
 }
 
 /// Ends a line unless it is kept: for whoever opens one, and may give up at any time.
@@ -200,16 +211,12 @@ impl Connector {
     }
 
     /// What went wrong, for the log.
-    fn told(&self, fault: Fault) -> String {
-        match fault {
-            Fault::Refused(why) => format!("the broker does not accept the connection: {why}"),
-            Fault::Unanswered(why) if self.endpoint.version == Version::V5 => format!(
-                "the broker has closed the connection without a word ({why}); perhaps it speaks 3.1.1 only: try \
-                 broker.mqtt.version = \"3.1.1\""
-            ),
-            Fault::TakenOver => "somebody else has connected under the same client name".to_owned(),
-            Fault::Unanswered(why) | Fault::Lost(why) => format!("the broker cannot be reached: {why}"),
-        }
+    fn told(&self, fault: &Fault) -> String {
+        let hint = match (fault, self.endpoint.version) {
+            (Fault::Closed(_), Version::V5) => "; perhaps it speaks 3.1.1 only: try broker.mqtt.version = \"3.1.1\"",
+            _ => "",
+        };
+        format!("{fault}{hint}")
     }
 
     fn set_state(&self, line: Option<usize>, state: LinkState) {
@@ -261,7 +268,7 @@ impl Line {
             sink: Box::new(sink),
             ended: watch::Sender::new(false),
             over: watch::Sender::new(false),
-            taken_over: AtomicBool::new(false),
+            verdict: OnceLock::new(),
             refused: watch::Sender::new(None),
             live: watch::Sender::new(None),
             generations: AtomicU64::new(0),
@@ -293,9 +300,14 @@ impl Line {
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
-    /// Whether it ended because somebody else goes on with its session.
-    pub(super) fn is_taken_over(&self) -> bool {
-        self.taken_over.load(Ordering::Acquire)
+    /// Why it ended by itself, if it did.
+    pub(super) fn verdict(&self) -> Option<Verdict> {
+        self.verdict.get().copied()
+    }
+
+    fn end_as(&self, verdict: Verdict) {
+        self.verdict.get_or_init(|| verdict);
+        self.end();
     }
 
     /// Whether the broker still answers on this connection.
@@ -313,13 +325,13 @@ impl Line {
     }
 
     /// Whether somebody else has the session now. To connect again would be to fight for it. Few brokers say so (Mosquitto
-    /// 2.0.11 does not); but they have closed this connection, and answer on one that was there before.
+    /// 2.0.11 does not); but they have closed this connection without a word, and answer on one that was there before.
     async fn has_lost_its_session(&self, fault: &Fault, witnessed: Option<u64>) -> bool {
         let Some(witness) = self.witness() else { return false };
-        match witnessed {
-            _ if *fault == Fault::TakenOver => true,
-            Some(generation) => witness.answers(generation).await,
-            None => false,
+        match (fault, witnessed) {
+            (Fault::TakenOver, _) => true,
+            (Fault::Closed(_), Some(generation)) => witness.answers(generation).await,
+            _ => false,
         }
     }
 
@@ -374,7 +386,8 @@ impl Line {
 
     /// Makes the connection again and again until the broker is closed.
     async fn keep(&self) {
-        let mut attempt = 0;
+        let (mut attempt, mut unreadable) = (0, 0);
+        let mut told = None;
         loop {
             let connected = tokio::select! {
                 biased;
@@ -385,25 +398,29 @@ impl Line {
                 Ok((client, driver, granted)) => {
                     let begun = Instant::now();
                     let (fault, witnessed) = self.hold_witnessed(client, driver, granted).await;
-                    if let Some(fault) = fault
-                        && self.has_lost_its_session(&fault, witnessed).await
-                    {
-                        self.taken_over.store(true, Ordering::Release);
-                        self.end();
-                        return;
+                    if let Some(fault) = fault {
+                        unreadable = if matches!(fault, Fault::Unreadable(_)) { unreadable + 1 } else { 0 };
+                        if self.has_lost_its_session(&fault, witnessed).await {
+                            return self.end_as(Verdict::TakenOver);
+                        }
+                        if unreadable >= POISONED && self.witness().is_some() {
+                            return self.end_as(Verdict::Poisoned);
+                        }
                     }
+                    told = None;
                     attempt = backoff::after(attempt, begun.elapsed(), self.connector.reconnect_max);
                 }
                 Err(fault) => {
                     if let Fault::Refused(why) = &fault {
                         self.refused.send_replace(Some(why.clone()));
                     }
-                    let text = self.connector.told(fault);
-                    // An outage is told once, not at each attempt.
-                    if attempt == 0 {
-                        warn!(connection = self.plan.name, "{text}");
-                    } else {
+                    let text = self.connector.told(&fault);
+                    // Each reason is told once, not at each attempt.
+                    if told.as_ref() == Some(&text) {
                         debug!(connection = self.plan.name, "{text}");
+                    } else {
+                        warn!(connection = self.plan.name, "{text}");
+                        told = Some(text);
                     }
                     attempt += 1;
                 }
@@ -459,7 +476,7 @@ impl Line {
         self.connector.connections.fetch_sub(1, Ordering::Relaxed);
         self.connector.set_state(self.index, LinkState::Recovering);
         if let Some(fault) = &fault {
-            warn!(connection = self.plan.name, generation, ?fault, "the connection to the broker is gone");
+            warn!(connection = self.plan.name, generation, "the connection is gone: {fault}");
         }
         fault
     }

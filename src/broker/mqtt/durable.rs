@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tracing::warn;
 
-use super::connection::{Connector, Line, Live, Plan, Session, Trial};
+use super::connection::{Connector, Line, Live, Plan, Session, Trial, Verdict};
 use super::mailbox::{Mailbox, Remains};
 use super::names;
 use super::properties::Reading;
@@ -346,11 +346,18 @@ impl Upstream for Durable {
     }
 
     fn over(&self) -> BrokerError {
-        if !self.line.is_taken_over() {
-            return BrokerError::Unavailable;
+        let (name, user) = (&self.name.name, &self.name.user);
+        match self.line.verdict() {
+            None => BrokerError::Unavailable,
+            Some(Verdict::TakenOver) => {
+                warn!(%name, %user, "somebody else reads a durable subscription now");
+                BrokerError::InUse(name.to_string())
+            }
+            Some(Verdict::Poisoned) => {
+                warn!(%name, %user, "a durable subscription has a message that cannot be read");
+                BrokerError::Poison(format!("the durable subscription {name}"))
+            }
         }
-        warn!(name = %self.name.name, user = %self.name.user, "somebody else reads a durable subscription now");
-        BrokerError::InUse(self.name.name.to_string())
     }
 }
 

@@ -8,7 +8,7 @@ use tracing::error;
 use super::member::State;
 use super::{Member, Queues, give};
 use crate::broker::BrokerError;
-use crate::broker::mqtt::connection::{Plan, Session};
+use crate::broker::mqtt::connection::{Plan, Session, Verdict};
 use crate::broker::mqtt::{names, upstream};
 use crate::message::Text;
 
@@ -37,8 +37,13 @@ impl Queues {
 
     async fn go_on_holding(self: Arc<Self>, member: Arc<Member>) {
         let why = self.keep(&member).await;
-        if member.line.is_taken_over() {
-            error!(queue = %member.queue, "another gateway holds this queue: broker.mqtt.hold_queues is for one of them only");
+        match member.line.verdict() {
+            None => {}
+            Some(Verdict::TakenOver) => {
+                let hint = "broker.mqtt.hold_queues is for one of them only";
+                error!(queue = %member.queue, "another gateway holds this queue: {hint}");
+            }
+            Some(Verdict::Poisoned) => error!(queue = %member.queue, %why, "this queue is held no more"),
         }
         let state = {
             let _states = self.lock();
@@ -62,7 +67,7 @@ impl Queues {
                 }
                 Err(why) => why,
             };
-            if self.connector.is_closed() || member.line.is_taken_over() {
+            if self.connector.is_closed() || member.line.verdict().is_some() {
                 return why;
             }
             if told.as_ref() != Some(&why) {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Queues;
 use crate::broker::BrokerError;
-use crate::broker::mqtt::connection::{Line, Live, Plan, Trial};
+use crate::broker::mqtt::connection::{Line, Live, Plan, Trial, Verdict};
 use crate::broker::mqtt::mailbox::{Mailbox, Remains};
 use crate::broker::mqtt::upstream::{self, Upstream};
 use crate::broker::mqtt::wire::{Arrival, Filter};
@@ -192,13 +192,14 @@ impl Upstream for Member {
     }
 
     fn over(&self) -> BrokerError {
-        if !self.line.is_taken_over() {
-            return BrokerError::Unavailable;
+        match self.line.verdict() {
+            None => BrokerError::Unavailable,
+            Some(Verdict::TakenOver) => BrokerError::Rejected(format!(
+                "the queue {}: another gateway holds it now (broker.mqtt.hold_queues is for one of them only); subscribe \
+                 again to read beside it",
+                self.queue
+            )),
+            Some(Verdict::Poisoned) => BrokerError::Poison(format!("the held queue {}", self.queue)),
         }
-        BrokerError::Rejected(format!(
-            "the queue {}: another gateway holds it now (broker.mqtt.hold_queues is for one of them only); subscribe again \
-             to read beside it",
-            self.queue
-        ))
     }
 }

@@ -4,7 +4,9 @@ mod blank;
 mod v4;
 mod v5;
 
+use std::fmt;
 use std::future::Future;
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,12 +108,26 @@ pub(super) enum Event {
 pub(super) enum Fault {
     /// The broker said no to the connection, and why.
     Refused(String),
-    /// It was closed before the broker had said anything.
-    Unanswered(String),
+    /// The other side has closed it without a word.
+    Closed(String),
     /// Somebody else has connected under the same name.
     TakenOver,
+    /// What came by it cannot be read here.
+    Unreadable(String),
     /// Anything else.
     Lost(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Refused(why) => write!(formatter, "the broker does not accept the connection: {why}"),
+            Fault::Closed(why) => write!(formatter, "the broker has closed the connection without a word ({why})"),
+            Fault::TakenOver => formatter.write_str("somebody else has connected under the same client name"),
+            Fault::Unreadable(why) => write!(formatter, "what the broker sends cannot be read: {why}"),
+            Fault::Lost(why) => write!(formatter, "the broker cannot be reached: {why}"),
+        }
+    }
 }
 
 /// A message on its way to the broker.
@@ -298,6 +314,25 @@ impl Subscribed {
             Subscribed::Refused(reason) => BrokerError::Rejected(format!("{what}: {reason}")),
             Subscribed::Granted(_) | Subscribed::Lost => BrokerError::Unavailable,
         }
+    }
+}
+
+/// Why bytes come no more. What a WebSocket or TLS makes of an end has many names; the rest is no doing of the other side.
+fn broken(error: &io::Error) -> Fault {
+    match error.kind() {
+        ErrorKind::TimedOut | ErrorKind::InvalidData | ErrorKind::InvalidInput => Fault::Lost(error.to_string()),
+        _ => Fault::Closed(error.to_string()),
+    }
+}
+
+/// The same, where there may never have been a connection.
+fn not_made(error: &io::Error) -> Fault {
+    match error.kind() {
+        ErrorKind::ConnectionAborted
+        | ErrorKind::ConnectionReset
+        | ErrorKind::UnexpectedEof
+        | ErrorKind::BrokenPipe => Fault::Closed(error.to_string()),
+        _ => Fault::Lost(error.to_string()),
     }
 }
 

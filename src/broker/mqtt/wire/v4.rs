@@ -1,17 +1,17 @@
 //! MQTT 3.1.1: no properties, no reasons, and no word about what the broker can do.
 
-use rumqttc_v4::mqttbytes::QoS;
 use rumqttc_v4::mqttbytes::v4::{
     ConnectReturnCode, Packet as Incoming, PubAck, Publish, SubscribeFilter, SubscribeReasonCode,
 };
+use rumqttc_v4::mqttbytes::{Error as PacketError, QoS};
 use rumqttc_v4::{
-    AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, NetworkOptions, PublishOptions,
+    AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, NetworkOptions, PublishOptions, StateError,
     TlsConfiguration, Transport,
 };
 
 use super::{
     Answer, Arrival, BATCH, Endpoint, Event, Events, Fault, Filter, Granted, Library, Options, Packet, Published,
-    Subscribed, WINDOW, at_once,
+    Subscribed, WINDOW, at_once, broken, not_made,
 };
 use crate::broker::mqtt::address::Scheme;
 use crate::message::Text;
@@ -101,6 +101,13 @@ pub(super) fn fault(error: &ConnectionError) -> Fault {
             };
             Fault::Refused(format!("{code:?}{hint}"))
         }
+        ConnectionError::Io(io) => not_made(io),
+        ConnectionError::MqttState(state) => match state {
+            StateError::ConnectionAborted => Fault::Closed(state.to_string()),
+            StateError::Io(io) | StateError::Deserialization(PacketError::Io(io)) => broken(io),
+            StateError::Deserialization(_) | StateError::ProtocolViolation(_) => Fault::Unreadable(state.to_string()),
+            other => Fault::Lost(other.to_string()),
+        },
         other => Fault::Lost(other.to_string()),
     }
 }
@@ -160,5 +167,32 @@ fn quality(qos: u8) -> QoS {
         0 => QoS::AtMostOnce,
         1 => QoS::AtLeastOnce,
         _ => QoS::ExactlyOnce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, ErrorKind};
+
+    use super::*;
+
+    fn fault_of(error: StateError) -> Fault {
+        fault(&ConnectionError::MqttState(error))
+    }
+
+    #[test]
+    fn a_fault_says_whose_doing_it_was() {
+        for kind in [ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof, ErrorKind::BrokenPipe, ErrorKind::Other] {
+            assert!(matches!(fault_of(StateError::Io(kind.into())), Fault::Closed(_)), "{kind:?}");
+            let read = PacketError::Io(io::Error::from(kind));
+            assert!(matches!(fault_of(StateError::Deserialization(read)), Fault::Closed(_)), "{kind:?}");
+        }
+        assert!(matches!(fault_of(StateError::ConnectionAborted), Fault::Closed(_)));
+        for error in [StateError::AwaitPingResp, StateError::Io(ErrorKind::TimedOut.into())] {
+            assert!(matches!(fault_of(error), Fault::Lost(_)));
+        }
+        for error in [PacketError::PayloadSizeLimitExceeded(2), PacketError::MalformedPacket] {
+            assert!(matches!(fault_of(StateError::Deserialization(error)), Fault::Unreadable(_)));
+        }
     }
 }

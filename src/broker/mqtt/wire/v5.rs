@@ -1,13 +1,11 @@
 //! MQTT 5.
 
-use std::io::ErrorKind;
-
-use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{
     ConnAck, ConnectReturnCode, DisconnectReasonCode, Packet as Incoming, PubAck, PubAckReason, PubCompReason,
     PubRecReason, Publish, PublishProperties, RetainForwardRule, SubscribeFilter, SubscribeProperties,
     SubscribeReasonCode,
 };
+use rumqttc::mqttbytes::{Error as PacketError, QoS};
 use rumqttc::{
     AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, NetworkOptions, PublishOptions,
     PublishResult, StateError, TlsConfiguration, Transport, UnsubscribeNoticeError,
@@ -16,7 +14,7 @@ use rumqttc::{
 use super::blank::Blank;
 use super::{
     Answer, Arrival, BATCH, Endpoint, Event, Events, Fault, Filter, Granted, Library, Options, Packet, Properties,
-    Published, Subscribed, WINDOW, at_once,
+    Published, Subscribed, WINDOW, at_once, broken, not_made,
 };
 use crate::broker::mqtt::address::Scheme;
 use crate::message::Text;
@@ -117,25 +115,22 @@ fn arrival(publish: Publish) -> Option<Arrival> {
 pub(super) fn fault(error: &ConnectionError) -> Fault {
     match error {
         ConnectionError::ConnectionRefused(code) => Fault::Refused(refusal(*code)),
-        ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, reason_string }) => {
-            if *reason_code == DisconnectReasonCode::SessionTakenOver {
-                return Fault::TakenOver;
+        ConnectionError::Io(io) => not_made(io),
+        ConnectionError::MqttState(state) => match state {
+            StateError::ServerDisconnect { reason_code: DisconnectReasonCode::SessionTakenOver, .. } => {
+                Fault::TakenOver
             }
-            let why = reason_string.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
-            Fault::Lost(format!("the broker has closed it: {reason_code:?}{why}"))
-        }
-        ConnectionError::MqttState(StateError::ConnectionAborted) => Fault::Unanswered(error.to_string()),
-        ConnectionError::MqttState(StateError::Io(io)) | ConnectionError::Io(io)
-            if matches!(
-                io.kind(),
-                ErrorKind::ConnectionAborted
-                    | ErrorKind::ConnectionReset
-                    | ErrorKind::UnexpectedEof
-                    | ErrorKind::BrokenPipe
-            ) =>
-        {
-            Fault::Unanswered(io.to_string())
-        }
+            StateError::ServerDisconnect { reason_code, reason_string } => {
+                let why = reason_string.as_ref().map(|why| format!(" ({why})")).unwrap_or_default();
+                Fault::Lost(format!("the broker has closed it: {reason_code:?}{why}"))
+            }
+            StateError::ConnectionAborted => Fault::Closed(state.to_string()),
+            StateError::Io(io) | StateError::Deserialization(PacketError::Io(io)) => broken(io),
+            StateError::Deserialization(_)
+            | StateError::ProtocolViolation(_)
+            | StateError::IncomingPacketTooLarge { .. } => Fault::Unreadable(state.to_string()),
+            other => Fault::Lost(other.to_string()),
+        },
         other => Fault::Lost(other.to_string()),
     }
 }
@@ -237,5 +232,41 @@ fn quality(qos: u8) -> QoS {
         0 => QoS::AtMostOnce,
         1 => QoS::AtLeastOnce,
         _ => QoS::ExactlyOnce,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, ErrorKind};
+
+    use super::*;
+
+    fn fault_of(error: StateError) -> Fault {
+        fault(&ConnectionError::MqttState(error))
+    }
+
+    #[test]
+    fn a_fault_says_whose_doing_it_was() {
+        let said = |reason_code| fault_of(StateError::ServerDisconnect { reason_code, reason_string: None });
+        assert_eq!(said(DisconnectReasonCode::SessionTakenOver), Fault::TakenOver);
+        for reason in [DisconnectReasonCode::AdministrativeAction, DisconnectReasonCode::QuotaExceeded] {
+            assert!(matches!(said(reason), Fault::Lost(_)), "{reason:?}");
+        }
+        // As TCP, TLS and WebSocket say that the other side is gone.
+        let ends = [ErrorKind::ConnectionReset, ErrorKind::UnexpectedEof, ErrorKind::BrokenPipe, ErrorKind::Other];
+        for kind in ends {
+            assert!(matches!(fault_of(StateError::Io(kind.into())), Fault::Closed(_)), "{kind:?}");
+            let read = PacketError::Io(io::Error::from(kind));
+            assert!(matches!(fault_of(StateError::Deserialization(read)), Fault::Closed(_)), "{kind:?}");
+        }
+        assert!(matches!(fault_of(StateError::ConnectionAborted), Fault::Closed(_)));
+        // Ours, or the network's.
+        for error in [StateError::AwaitPingResp, StateError::Io(ErrorKind::TimedOut.into())] {
+            assert!(matches!(fault_of(error), Fault::Lost(_)));
+        }
+        let large = PacketError::PayloadSizeLimitExceeded { pkt_size: 2, max: 1 };
+        for error in [StateError::Deserialization(large), StateError::Deserialization(PacketError::MalformedPacket)] {
+            assert!(matches!(fault_of(error), Fault::Unreadable(_)));
+        }
     }
 }
