@@ -1,4 +1,4 @@
-//! The conversations of [`conversations`](../conversations/main.rs), held with a gateway in front of a Mosquitto.
+//! The conversations of [`conversations`](../conversations/main.rs), held with a gateway in front of a Mosquitto, by MQTT 5.
 //!
 //! `not_mqtt.rs` has what MQTT cannot do by contract, and `mqtt.rs` what becomes of it.
 #![cfg(feature = "mqtt")]
@@ -28,6 +28,8 @@ mod heartbeats;
 mod limits;
 #[path = "conversations/mqtt.rs"]
 mod mqtt;
+#[path = "conversations/mqtt5.rs"]
+mod mqtt5;
 #[path = "conversations/nodes.rs"]
 mod nodes;
 #[cfg(feature = "otlp")]
@@ -53,3 +55,5 @@ mod traces;
 mod transactions;
 #[path = "conversations/will.rs"]
 mod will;
+
+const VERSION: stompgate::broker::mqtt::Version = stompgate::broker::mqtt::Version::V5;

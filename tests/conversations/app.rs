@@ -13,6 +13,7 @@ use stompgate::gateway::{Builder, Gateway};
 use stompgate::message::{Destination, Message, Outcome, Principal, Refusal, Separators, Settlement};
 use tokio::sync::Semaphore;
 
+use crate::peer::TELLS_UNROUTED;
 use crate::support::{Client, builder, until};
 
 const MARCO: &str = "{\"message\":\"Marco!\"}";
@@ -562,12 +563,13 @@ async fn an_interceptor_changes_consumes_and_refuses_and_learns_how_it_ended() {
     client.does("SEND\ndestination:/topic/a\n\nx").await;
     reader.expect("MESSAGE").await.with("seen-by", "diary");
     client.does("SEND\ndestination:/topic/a\n\nconsume").await;
-    client.does("SEND\ndestination:/topic/nobody\n\nx").await.with("routed", "false");
+    client.does("SEND\ndestination:/topic/nobody\n\nx").await.unrouted();
     client.does("SEND\ndestination:/topic/unseen\n\nx").await;
     client.send("SEND\ndestination:/topic/a\n\nrefuse").await;
     client.expect_error("rejected", 1008).await;
     let completed: Vec<_> = diary.lines().into_iter().filter(|line| line.starts_with("completed")).collect();
-    let expected = ["/topic/a Ok(true)", "/topic/a Ok(true)", "/topic/nobody Ok(false)", "/topic/a Err(\"rejected\")"];
+    let nobody = format!("/topic/nobody Ok({})", !TELLS_UNROUTED);
+    let expected = ["/topic/a Ok(true)", "/topic/a Ok(true)", &nobody, "/topic/a Err(\"rejected\")"];
     assert_eq!(completed, expected.map(|line| format!("completed {line}")));
 }
 
@@ -666,7 +668,11 @@ async fn an_interceptor_learns_how_a_send_ended_although_its_session_did_before(
     until("the session to end", || gateway.connections() == 0).await;
     let mut lines = ends.0.lines();
     lines.sort();
-    assert_eq!(lines, ["beside", "ordered"].map(|name| format!("completed /app/{name} Ok(false)")), "once for each");
+    assert_eq!(
+        lines,
+        ["beside", "ordered"].map(|name| format!("completed /app/{name} Ok({})", !TELLS_UNROUTED)),
+        "once for each"
+    );
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ async fn unsubscribe_with_durable_deletes_it() {
         let mut client = Client::connect_with(&gateway, "1.2", connect).await;
         client.subscribe(subscribe).await;
         client.does(&format!("UNSUBSCRIBE\n{unsubscribe}")).await;
-        client.does("SEND\ndestination:/topic/news\n\nx").await.with("routed", "false");
+        client.does("SEND\ndestination:/topic/news\n\nx").await.unrouted();
         client.subscribe(subscribe).await;
         client.expect_nothing().await;
     }
@@ -69,7 +69,7 @@ async fn it_can_be_deleted_by_a_session_that_does_not_read_it() {
         opened(&gateway, connect, subscribe).await;
         let mut client = Client::connect_with(&gateway, "1.2", connect).await;
         client.does(&format!("UNSUBSCRIBE\n{unsubscribe}")).await;
-        client.does("SEND\ndestination:/topic/news\n\nx").await.with("routed", "false");
+        client.does("SEND\ndestination:/topic/news\n\nx").await.unrouted();
         client.send(format!("UNSUBSCRIBE\n{unsubscribe}\nreceipt:7")).await;
         client.expect_error("not-found", 1008).await.with("receipt-id", "7");
     }

@@ -36,7 +36,7 @@ async fn a_topic_reaches_the_subscribers_of_both() {
 async fn a_subscriber_anywhere_counts_as_routed() {
     let gateways = two_gateways();
     let [mut here, mut there] = one_at_each(&gateways, "").await;
-    here.does("SEND\ndestination:/topic/a\n\nx").await.with("routed", "false");
+    here.does("SEND\ndestination:/topic/a\n\nx").await.unrouted();
     there.subscribe("id:0\ndestination:/topic/a").await;
     here.does("SEND\ndestination:/topic/a\n\nx").await.without("routed");
 }

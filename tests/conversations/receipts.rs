@@ -57,7 +57,7 @@ async fn what_reaches_nobody_is_a_receipt_with_routed_false() {
     let gateway = gateway();
     let mut client = Client::connect_with(&gateway, "1.2", "login:ada").await;
     for destination in ["/topic/a", "/user/nobody/queue/a", "/reply-queue/amq.gen-nobody"] {
-        client.does(&format!("SEND\ndestination:{destination}\n\nx")).await.with("routed", "false");
+        client.does(&format!("SEND\ndestination:{destination}\n\nx")).await.unrouted();
     }
     client.does("SEND\ndestination:/queue/a\n\nstored").await.without("routed");
     client.subscribe("id:0\ndestination:/topic/a").await;

@@ -55,7 +55,7 @@ async fn every_subscriber_gets_a_copy_with_the_same_message_id() {
 async fn who_does_not_subscribe_gets_nothing() {
     let gateway = gateway();
     let mut client = Client::connect(&gateway, "1.2").await;
-    client.does("SEND\ndestination:/topic/news\n\nhello").await.with("routed", "false");
+    client.does("SEND\ndestination:/topic/news\n\nhello").await.unrouted();
     client.subscribe("id:0\ndestination:/topic/news").await;
     client.expect_nothing().await;
 }

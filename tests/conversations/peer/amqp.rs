@@ -22,6 +22,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// The details that only a gateway has are looked at, too.
 pub(crate) const IS_A_GATEWAY: bool = true;
 
+/// Whether the RECEIPT of what reaches nobody says so.
+pub(crate) const TELLS_UNROUTED: bool = true;
+
 /// What every gateway of this program is given before the test's own settings.
 pub(crate) fn prepare(config: &mut Config) {
     config.broker.kind = Kind::Amqp;

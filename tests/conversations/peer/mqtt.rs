@@ -1,10 +1,11 @@
-//! The conversations are held with a gateway in front of a Mosquitto. Each test has its own: MQTT has no virtual hosts.
+//! The conversations are held with a gateway in front of a Mosquitto, by the version of MQTT that the program names. Each test has its own: MQTT has no virtual hosts.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use stompgate::broker::{Kind, mqtt::Uri};
+use stompgate::broker::Kind;
+use stompgate::broker::mqtt::{Uri, Version};
 use stompgate::config::Config;
 
 pub(crate) use stompgate::gateway::Gateway;
@@ -18,6 +19,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 /// The details that only a gateway has are looked at, too.
 pub(crate) const IS_A_GATEWAY: bool = true;
 
+/// Whether the RECEIPT of what reaches nobody says so.
+pub(crate) const TELLS_UNROUTED: bool = matches!(crate::VERSION, Version::V5);
+
 thread_local! {
     /// The brokers of the test that this thread runs; they end with it.
     static BROKERS: RefCell<Vec<Mosquitto>> = const { RefCell::new(Vec::new()) };
@@ -29,6 +33,12 @@ thread_local! {
 pub(crate) fn prepare(config: &mut Config) {
     config.broker.kind = Kind::Mqtt;
     config.broker.mqtt.uri = own_broker();
+    config.broker.mqtt.version = crate::VERSION;
+    if crate::VERSION == Version::V311 {
+        // It says neither what it has nor where headers go.
+        config.broker.mqtt.shared_subscriptions = true;
+        config.broker.mqtt.envelope = true;
+    }
     // Each message is answered, and what became of it is known.
     config.broker.mqtt.qos = 1;
     // A queue that has had a reader is there for as long as a test takes.

@@ -23,6 +23,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// RECEIPT.
 pub(crate) const IS_A_GATEWAY: bool = false;
 
+/// Whether the RECEIPT of what reaches nobody says so.
+pub(crate) const TELLS_UNROUTED: bool = true;
+
 /// As many as all tests together ask for.
 const VIRTUAL_HOSTS: usize = 200;
 /// The names that the conversations log in with; all with the passcode that the plugin takes for one that is not said.

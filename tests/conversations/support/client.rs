@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use super::{Gateway, IS_A_GATEWAY, Received, connect_frame, soon, version, wire};
+use super::{Gateway, IS_A_GATEWAY, Received, TELLS_UNROUTED, connect_frame, soon, version, wire};
 
 /// Anything that a WebSocket can run on.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -122,9 +122,10 @@ impl Client {
         self.expect("RECEIPT").await.with("receipt-id", &receipt)
     }
 
-    /// The same again and again, until the broker has noticed that nobody is there for it.
+    /// The same again and again, until the broker has noticed that nobody is there for it; once, where it does not tell.
     pub(crate) async fn does_until_unrouted(&mut self, frame: &str) {
-        soon("routed:false", async { while self.does(frame).await.maybe("routed") != Some("false") {} }).await;
+        let is_over = |receipt: Received| !TELLS_UNROUTED || receipt.maybe("routed").is_some();
+        soon("routed:false", async { while !is_over(self.does(frame).await) {} }).await;
     }
 
     /// Sends a frame and asks for its receipt, whose name is returned.

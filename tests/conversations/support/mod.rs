@@ -22,7 +22,7 @@ use stompgate::gateway::Builder;
 use stompgate::stomp::{Decoder, Frame, Item, Limits, Version};
 
 pub(crate) use crate::peer::Gateway;
-use crate::peer::{IS_A_GATEWAY, PATIENCE};
+use crate::peer::{IS_A_GATEWAY, PATIENCE, TELLS_UNROUTED};
 pub(crate) use client::{Client, Place};
 pub(crate) use raw::Raw;
 
@@ -114,6 +114,12 @@ impl Received {
     pub(crate) fn without(self, name: &str) -> Self {
         assert_eq!(self.maybe(name), None, "{name} in {}", self.shown());
         self
+    }
+
+    /// Panics unless it says that nobody was there; or says nothing, where the broker does not tell.
+    #[track_caller]
+    pub(crate) fn unrouted(self) -> Self {
+        if TELLS_UNROUTED { self.with("routed", "false") } else { self.without("routed") }
     }
 
     /// Panics unless its body is this.
