@@ -30,7 +30,7 @@ pub const WINDOWS: [u64; 2] = [1, 16];
 /// At most this far.
 const LARGEST_WINDOW: usize = 64;
 /// Messages before the first measurement; the last one shows what a delivery looks like.
-const WARM_UP: u64 = 100;
+pub const WARM_UP: u64 = 100;
 /// For how long a message that is delivered twice is waited for, at the end.
 const AFTERMATH: Duration = Duration::from_millis(200);
 

@@ -30,6 +30,7 @@ mod rabbitmq;
 mod report;
 mod returning;
 mod rules;
+mod scale;
 mod stalled;
 mod tls;
 mod wire;
@@ -123,17 +124,19 @@ fn main() -> ExitCode {
 }
 
 fn measure(arguments: &Arguments) -> io::Result<()> {
-    raise_descriptors(u64::from(arguments.clients) + 256)?;
     let plan = Plan::new(arguments.quick, arguments.clients as usize, arguments.rounds as usize);
     let gateway = process::Gateway { binary: arguments.gateway.clone(), settings: arguments.set.clone() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = Report::new();
     let chosen = |scenario: &Scenario| match arguments.only.as_slice() {
         [] if arguments.compare => scenario.has_goals(),
-        [] => !scenario.needs_rabbitmq(),
+        [] => !scenario.is_long(),
         only => only.contains(scenario),
     };
-    for scenario in Scenario::all().filter(chosen) {
+    let chosen: Vec<_> = Scenario::all().filter(chosen).collect();
+    let clients = chosen.iter().map(|scenario| scenario.clients(&plan)).max().unwrap_or(0);
+    raise_descriptors(clients as u64 + 256)?;
+    for scenario in chosen {
         eprintln!("bench: {scenario} ...");
         let within = plan.limit(scenario);
         let tasks = tokio::task::LocalSet::new();

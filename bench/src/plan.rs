@@ -10,7 +10,7 @@ use crate::process::Gateway;
 use crate::report::Report;
 use crate::{
     app, bridge, bridged, broker_cost, connecting, deflate, fan_out, idle, latency, metrics, plugin, queue, returning,
-    rules, stalled, tls, workers,
+    rules, scale, stalled, tls, workers,
 };
 
 /// Counts and times of one run of all scenarios.
@@ -39,7 +39,7 @@ impl Plan {
     pub fn limit(&self, scenario: Scenario) -> Duration {
         let rounds = u32::try_from(self.rounds).unwrap_or(u32::MAX);
         // A RabbitMQ takes its time to start, and to let thousands of clients in.
-        let start = Duration::from_mins(if scenario.needs_rabbitmq() { 10 } else { 0 }) * rounds;
+        let start = Duration::from_mins(if scenario.is_long() { 10 } else { 0 }) * rounds;
         Duration::from_mins(1) + start + self.idle * 2 * rounds + self.round * rounds * 16
     }
 }
@@ -81,6 +81,8 @@ pub enum Scenario {
     Plugin,
     /// All clients come at once, beside RabbitMQ's own plugin. Only when it is asked for.
     Returning,
+    /// How costs grow with clients, destinations and subscriptions. Only when it is asked for.
+    Scale,
     /// What many subscribers cost RabbitMQ, through the gateway and through its own plugin. Only when it is asked for.
     BrokerCost,
 }
@@ -91,17 +93,35 @@ impl Scenario {
         Scenario::value_variants().iter().copied()
     }
 
-    /// Whether it starts a RabbitMQ, and so is left out unless it is asked for.
-    pub fn needs_rabbitmq(self) -> bool {
+    /// Whether it starts a RabbitMQ or thousands of clients, and so is left out unless it is asked for.
+    pub fn is_long(self) -> bool {
         matches!(
             self,
-            Scenario::Bridge | Scenario::Bridged | Scenario::Plugin | Scenario::Returning | Scenario::BrokerCost
+            Scenario::Bridge
+                | Scenario::Bridged
+                | Scenario::Plugin
+                | Scenario::Returning
+                | Scenario::Scale
+                | Scenario::BrokerCost
         )
+    }
+
+    /// Clients that it has at a time, at most.
+    pub fn clients(self, plan: &Plan) -> usize {
+        if self == Scenario::Scale { scale::MOST } else { plan.clients }
     }
 
     /// Whether a goal is set for something that it measures.
     pub fn has_goals(self) -> bool {
-        !matches!(self, Scenario::Queue | Scenario::Metrics | Scenario::App | Scenario::Rules | Scenario::BrokerCost)
+        !matches!(
+            self,
+            Scenario::Queue
+                | Scenario::Metrics
+                | Scenario::App
+                | Scenario::Rules
+                | Scenario::Scale
+                | Scenario::BrokerCost
+        )
     }
 
     /// Runs it and adds its rows.
@@ -124,6 +144,7 @@ impl Scenario {
             Scenario::Bridged => bridged::run(gateway, plan, report).await,
             Scenario::Plugin => plugin::run(gateway, plan, report).await,
             Scenario::Returning => returning::run(gateway, plan, report).await,
+            Scenario::Scale => scale::run(gateway, plan, report).await,
             Scenario::BrokerCost => broker_cost::run(gateway, plan, report).await,
         }
     }
