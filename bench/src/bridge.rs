@@ -234,7 +234,8 @@ pub fn bare_consumer(uri: &str, time: Duration) -> io::Result<()> {
     })
 }
 
-type Anything = Box<dyn std::error::Error + Send + Sync>;
+/// What can fail in a program of a few lines.
+pub type Anything = Box<dyn std::error::Error + Send + Sync>;
 
 fn measured(work: impl Future<Output = Result<(), Anything>>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -247,7 +248,8 @@ fn told(messages: u64, start: Instant, before: Duration) -> Result<(), Anything>
     Ok(())
 }
 
-async fn connect(uri: &str) -> Result<Channel, Anything> {
+/// A channel with confirms on a connection of its own.
+pub async fn connect(uri: &str) -> Result<Channel, Anything> {
     let connection = Connection::connect(uri, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;

@@ -28,6 +28,7 @@ mod process;
 mod queue;
 mod rabbitmq;
 mod report;
+mod restart;
 mod returning;
 mod rules;
 mod scale;

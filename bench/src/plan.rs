@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use crate::process::Gateway;
 use crate::report::Report;
 use crate::{
-    app, bridge, bridged, broker_cost, connecting, deflate, fan_out, idle, latency, metrics, plugin, queue, returning,
-    rules, scale, stalled, tls, workers,
+    app, bridge, bridged, broker_cost, connecting, deflate, fan_out, idle, latency, metrics, plugin, queue, restart,
+    returning, rules, scale, stalled, tls, workers,
 };
 
 /// Counts and times of one run of all scenarios.
@@ -81,6 +81,8 @@ pub enum Scenario {
     Plugin,
     /// All clients come at once, beside RabbitMQ's own plugin. Only when it is asked for.
     Returning,
+    /// RabbitMQ is killed and started again, beside a bare AMQP program that binds as much. Only when it is asked for.
+    Restart,
     /// How costs grow with clients, destinations and subscriptions. Only when it is asked for.
     Scale,
     /// What many subscribers cost RabbitMQ, through the gateway and through its own plugin. Only when it is asked for.
@@ -101,6 +103,7 @@ impl Scenario {
                 | Scenario::Bridged
                 | Scenario::Plugin
                 | Scenario::Returning
+                | Scenario::Restart
                 | Scenario::Scale
                 | Scenario::BrokerCost
         )
@@ -144,6 +147,7 @@ impl Scenario {
             Scenario::Bridged => bridged::run(gateway, plan, report).await,
             Scenario::Plugin => plugin::run(gateway, plan, report).await,
             Scenario::Returning => returning::run(gateway, plan, report).await,
+            Scenario::Restart => restart::run(gateway, plan, report).await,
             Scenario::Scale => scale::run(gateway, plan, report).await,
             Scenario::BrokerCost => broker_cost::run(gateway, plan, report).await,
         }

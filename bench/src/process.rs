@@ -129,6 +129,11 @@ impl Server {
         self.broker.as_ref()
     }
 
+    /// The same, to be killed and started again.
+    pub fn broker_mut(&mut self) -> Option<&mut RabbitMq> {
+        self.broker.as_mut()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

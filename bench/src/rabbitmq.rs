@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -30,9 +30,15 @@ pub struct RabbitMq {
     process: u32,
     folder: PathBuf,
     name: String,
-    epmd: u16,
+    ports: Ports,
+}
+
+#[derive(Debug)]
+struct Ports {
     amqp: u16,
     web_stomp: u16,
+    distribution: u16,
+    epmd: u16,
 }
 
 /// What a node holds.
@@ -71,27 +77,37 @@ impl RabbitMq {
         );
         fs::write(folder.join("rabbitmq.conf"), configuration)?;
         fs::write(folder.join("enabled_plugins"), "[rabbitmq_web_stomp].\n")?;
-        let mut command = Command::new("sh");
-        command.args(["-c", SCRIPT, "sh"]).arg(&folder).arg(&name);
-        command.args([distribution, epmd].map(|port| port.to_string()));
-        let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut process = String::new();
-        shell.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut process)).transpose()?;
-        let process = process.trim().parse().map_err(|_| io::Error::other("no process id of RabbitMQ"))?;
-        let node = RabbitMq { shell, process, folder, name, epmd, amqp, web_stomp };
+        let ports = Ports { amqp, web_stomp, distribution, epmd };
+        let (shell, process) = launch(&folder, &name, &ports)?;
+        let node = RabbitMq { shell, process, folder, name, ports };
         node.wait(amqp)?;
         node.wait(web_stomp)?;
         Ok(node)
     }
 
+    /// Ends it at once, as a crash does.
+    pub fn kill(&mut self) -> io::Result<()> {
+        let keep = self.folder.join("keep");
+        fs::write(&keep, "")?;
+        drop(self.shell.stdin.take());
+        self.shell.wait()?;
+        fs::remove_file(keep)
+    }
+
+    /// Starts it again with what it has on its disk; comes back when it accepts AMQP.
+    pub fn start_again(&mut self) -> io::Result<()> {
+        (self.shell, self.process) = launch(&self.folder, &self.name, &self.ports)?;
+        self.wait(self.ports.amqp)
+    }
+
     /// Where the gateway connects.
     pub fn uri(&self) -> String {
-        format!("amqp://bench:bench@127.0.0.1:{}/%2f", self.amqp)
+        format!("amqp://bench:bench@127.0.0.1:{}/%2f", self.ports.amqp)
     }
 
     /// Where clients of the plugin connect.
     pub fn web_stomp(&self) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::LOCALHOST, self.web_stomp))
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports.web_stomp))
     }
 
     /// The process id of Erlang's machine.
@@ -108,7 +124,7 @@ impl RabbitMq {
         let mut command = Command::new(CONTROL);
         command.args(["-n", &format!("{}@localhost", self.name), "eval", ask]).stdin(Stdio::null());
         command.env("HOME", &self.folder).env("RABBITMQ_CONF_ENV_FILE", "/dev/null");
-        command.env("ERL_EPMD_PORT", self.epmd.to_string());
+        command.env("ERL_EPMD_PORT", self.ports.epmd.to_string());
         let done = command.output()?;
         let text = String::from_utf8_lossy(&done.stdout);
         let numbers: Vec<f64> =
@@ -126,7 +142,7 @@ impl RabbitMq {
                 let log = fs::read_to_string(self.folder.join("server.log")).unwrap_or_default();
                 return Err(io::Error::new(error.kind(), format!("RabbitMQ does not start:\n{log}")));
             }
-            std::thread::sleep(Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(10));
         }
         Ok(())
     }
@@ -137,6 +153,18 @@ impl Drop for RabbitMq {
         drop(self.shell.stdin.take());
         let _ = self.shell.wait();
     }
+}
+
+/// The shell that ends the node, and the node's process id.
+fn launch(folder: &Path, name: &str, ports: &Ports) -> io::Result<(Child, u32)> {
+    let mut command = Command::new("sh");
+    command.args(["-c", SCRIPT, "sh"]).arg(folder).arg(name);
+    command.args([ports.distribution, ports.epmd].map(|port| port.to_string()));
+    let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut process = String::new();
+    shell.stdout.take().map(|stdout| BufReader::new(stdout).read_line(&mut process)).transpose()?;
+    let process = process.trim().parse().map_err(|_| io::Error::other("no process id of RabbitMQ"))?;
+    Ok((shell, process))
 }
 
 fn free_ports<const COUNT: usize>() -> io::Result<[u16; COUNT]> {

@@ -16,6 +16,8 @@ pub const NOBODY_STALLED: &str = "nobody stalled";
 pub const PLAIN_SOCKETS: &str = "ws";
 /// What cryptography alone would allow.
 pub const OPENSSL: &str = "openssl speed";
+/// A program that only binds.
+pub const BINDING: &str = "bare binding";
 /// RabbitMQ's own.
 pub const PLUGIN: &str = "Web STOMP plugin";
 
