@@ -40,6 +40,9 @@ mod mosquitto;
 #[path = "mqtt/durable.rs"]
 mod mqtt_durable;
 #[cfg(feature = "mqtt")]
+#[path = "mqtt/limits.rs"]
+mod mqtt_limits;
+#[cfg(feature = "mqtt")]
 #[path = "mqtt/outage.rs"]
 mod mqtt_outage;
 #[cfg(feature = "mqtt")]

@@ -26,7 +26,7 @@ use crate::broker::{BrokerError, LinkState, backoff};
 
 /// A broker has so long to take our good-bye.
 const CLOSING: Duration = Duration::from_secs(2);
-/// What has broken so many connections of a session in a row, by what it brought, breaks the next one, too.
+/// A reader whose connections broke so often in a row by what they brought breaks the next one, too.
 const POISONED: u32 = 3;
 
 /// What all connections have in common.
@@ -95,7 +95,7 @@ pub(super) struct Line {
 pub(super) enum Verdict {
     /// Somebody else does so.
     TakenOver,
-    /// Something in it breaks each connection.
+    /// What it brings breaks each connection.
     Poisoned,
 }
 
@@ -399,11 +399,17 @@ impl Line {
                     let begun = Instant::now();
                     let (fault, witnessed) = self.hold_witnessed(client, driver, granted).await;
                     if let Some(fault) = fault {
-                        unreadable = if matches!(fault, Fault::Unreadable(_)) { unreadable + 1 } else { 0 };
+                        // What a session has comes whenever there is room for it; all else that comes again does so at once.
+                        let is_again = self.witness().is_some() || begun.elapsed() < self.connector.reconnect_max;
+                        unreadable = match fault {
+                            Fault::Unreadable(_) if is_again => unreadable + 1,
+                            Fault::Unreadable(_) => 1,
+                            _ => 0,
+                        };
                         if self.has_lost_its_session(&fault, witnessed).await {
                             return self.end_as(Verdict::TakenOver);
                         }
-                        if unreadable >= POISONED && self.witness().is_some() {
+                        if unreadable >= POISONED && self.plan.is_manual {
                             return self.end_as(Verdict::Poisoned);
                         }
                     }

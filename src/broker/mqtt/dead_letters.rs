@@ -16,17 +16,28 @@ pub(super) struct DeadLetters {
     publisher: Arc<Publisher>,
     destination: Option<Destination>,
     count: AtomicU64,
+    lost: AtomicU64,
 }
 
 impl DeadLetters {
     /// Nothing is there yet.
     pub(super) fn new(publisher: &Arc<Publisher>, destination: Option<Destination>) -> Arc<Self> {
-        Arc::new(DeadLetters { publisher: Arc::clone(publisher), destination, count: AtomicU64::new(0) })
+        Arc::new(DeadLetters {
+            publisher: Arc::clone(publisher),
+            destination,
+            count: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        })
     }
 
     /// How many were sent there.
     pub(super) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// How many found nobody there.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Buries what was rejected, and answers with `outcome` then.
@@ -65,14 +76,20 @@ impl DeadLetters {
             match sent {
                 None => {}
                 Some(sent) => match sent.await {
-                    Ok(_) => _ = self.count.fetch_add(1, Ordering::Relaxed),
+                    Ok(Outcome { routed: true, .. }) => _ = self.count.fetch_add(1, Ordering::Relaxed),
                     // The gateway ends: the broker has it still.
                     Err(BrokerError::Unavailable) => continue,
-                    Err(why) => warn!(%why, "a rejected message is dropped: broker.mqtt.dead_letter takes it not"),
+                    Ok(_) => self.lose("nobody reads there; broker.mqtt.hold_queues keeps a queue that nobody reads"),
+                    Err(why) => self.lose(&why.to_string()),
                 },
             }
             dead.acknowledge();
         }
+    }
+
+    fn lose(&self, why: &str) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        warn!("a rejected message is lost, broker.mqtt.dead_letter did not take it: {why}");
     }
 
     /// What dies in the dead-letter destination itself is gone, or it would go round for ever.

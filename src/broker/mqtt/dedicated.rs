@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use async_trait::async_trait;
 
-use super::connection::{Connector, Line, Live, Plan, Trial};
+use super::connection::{Connector, Line, Live, Plan, Trial, Verdict};
 use super::durable::{Durable, Durables};
 use super::mailbox::{Item, Mailbox};
 use super::names;
@@ -267,6 +267,13 @@ impl Upstream for Copies {
 
     fn begun(&self, _live: &Live) {
         self.mailbox.restored();
+    }
+
+    fn over(&self) -> BrokerError {
+        match self.line.verdict() {
+            Some(Verdict::Poisoned) => BrokerError::Poison(self.what()),
+            _ => BrokerError::Unavailable,
+        }
     }
 }
 

@@ -127,6 +127,9 @@ impl Broker for Mqtt {
         figures.gauge("stompgate_mqtt_durable_subscriptions", "Durable subscriptions that are read here.", open);
         let dead = link.dead_letters.count();
         figures.counter("stompgate_mqtt_dead_lettered_total", "Rejected messages sent to the dead letters.", dead);
+        let lost = link.dead_letters.lost();
+        let help = "Rejected messages that the dead-letter destination did not take, or that nobody read there.";
+        figures.counter("stompgate_mqtt_dead_letters_lost_total", help, lost);
         let lost = link.queues.lost();
         figures.counter("stompgate_mqtt_queue_lost_total", "Messages of queues that no reader was left for.", lost);
     }

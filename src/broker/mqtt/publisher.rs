@@ -85,6 +85,9 @@ impl Publisher {
             Ok(packet) => packet,
             Err(refused) => return Confirmation::Ready(Err(refused)),
         };
+        if self.version == Version::V311 && !self.envelope {
+            self.drop_headers(message.headers.len());
+        }
         let (answer, confirmation) = oneshot::channel();
         let job = Job {
             sequence: 0,
@@ -129,12 +132,7 @@ impl Publisher {
         let qos = options.qos.unwrap_or(usual).max(at_least);
         match self.version {
             Version::V5 => properties::packet(message, topic, qos),
-            Version::V311 => {
-                if !self.envelope {
-                    self.drop_headers(message.headers.len());
-                }
-                Ok(properties::plain_packet(message, topic, qos, self.envelope))
-            }
+            Version::V311 => Ok(properties::plain_packet(message, topic, qos, self.envelope)),
         }
     }
 

@@ -29,7 +29,8 @@ pub struct Settings {
     /// The longest time between two attempts to reach the broker.
     #[serde(with = "humantime_serde")]
     pub reconnect_max: Duration,
-    /// Bytes of the largest packet that is read.
+    /// Bytes of the largest packet that is read. MQTT 5 brokers drop larger ones. Under 3.1.1 they come, and break the
+    /// connection: set it higher than the broker's own limit.
     pub max_packet: u32,
     /// Messages of all clients that may wait for their confirmation at a time.
     pub max_unconfirmed: usize,

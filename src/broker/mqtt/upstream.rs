@@ -154,6 +154,7 @@ impl Attempts {
 pub(super) fn deadly(what: &str, path: &str) -> BrokerError {
     warn!(filter = path, "a subscription breaks the connection to the broker, and is given up");
     BrokerError::Rejected(format!(
-        "{what}: the connection to the MQTT broker broke each time that this was subscribed to"
+        "{what}: the connection to the MQTT broker broke each time that this was subscribed to (what it brings may be larger \
+         than broker.mqtt.max_packet)"
     ))
 }

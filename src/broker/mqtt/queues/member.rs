@@ -199,7 +199,7 @@ impl Upstream for Member {
                  again to read beside it",
                 self.queue
             )),
-            Some(Verdict::Poisoned) => BrokerError::Poison(format!("the held queue {}", self.queue)),
+            Some(Verdict::Poisoned) => BrokerError::Poison(self.what()),
         }
     }
 }

@@ -256,10 +256,15 @@ impl Lane {
     /// Comes back when the last values are here that a subscription has brought. `false`: the connection is gone.
     async fn fence(&self, live: &Live, qos: u8) -> bool {
         let values = || self.old_values.load(Ordering::Relaxed);
-        if while_moving(values, self.fences.pass(live, qos)).await != Some(true) {
+        if while_moving(values, self.fences.pass(live, qos)).await == Some(true) {
+            return live.client.is_alive();
+        }
+        // Whoever drives the connection may not have noticed its end yet.
+        let holds = live.client.answers().await;
+        if holds {
             debug!("the broker does not let the gateway talk to itself below {FENCES}");
         }
-        live.client.is_alive()
+        holds
     }
 
     /// Hands a SUBSCRIBE over at once.
