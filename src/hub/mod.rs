@@ -187,7 +187,7 @@ impl Hub {
         let mut readers = lock(&entry.fan_out.readers);
         let joining = readers.next_joining;
         readers.next_joining += 1;
-        let group = readers.groups.entry(reader.clone()).or_default();
+        let group = readers.groups.entry(reader.clone()).or_insert_with(|| Slab::with_capacity(1)); // often the only one
         let place = group.insert(Member { outbox, joining: true, gap: false, held });
         readers.joining.insert(joining, (reader.clone(), place));
         drop(readers);
@@ -230,7 +230,7 @@ impl Drop for Membership {
     fn drop(&mut self) {
         {
             let mut readers = lock(&self.entry.fan_out.readers);
-            readers.joining.remove(&self.joining);
+            readers.joined(self.joining);
             if let Some(group) = readers.groups.get_mut(&self.reader) {
                 group.try_remove(self.place);
                 if group.is_empty() {
@@ -302,7 +302,7 @@ impl Subscriber for FanOut {
 
     fn replayed(&self, reader: u64) {
         let mut readers = lock(&self.readers);
-        let Some((reader, place)) = readers.joining.remove(&reader) else { return };
+        let Some((reader, place)) = readers.joined(reader) else { return };
         if let Some(member) = readers.groups.get_mut(&reader).and_then(|group| group.get_mut(place)) {
             member.joining = false;
         }
@@ -325,6 +325,15 @@ impl Subscriber for FanOut {
 }
 
 impl Readers {
+    /// Where the one stands that is not joining any more.
+    fn joined(&mut self, number: u64) -> Option<(Reader, usize)> {
+        let joined = self.joining.remove(&number);
+        if self.joining.is_empty() {
+            self.joining = HashMap::new(); // there are many sources, and few that somebody joins
+        }
+        joined
+    }
+
     fn members(&mut self) -> impl Iterator<Item = &mut Member> {
         self.groups.values_mut().flat_map(|group| group.iter_mut().map(|(_, member)| member))
     }
