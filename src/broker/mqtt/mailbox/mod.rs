@@ -6,54 +6,22 @@
 //! instead: the broker sends all again that it has no acknowledgement of, and what is here already is recognised.
 
 mod ledger;
+mod state;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
-use tokio::time::Instant;
-
-use self::ledger::{Account, Debt};
+use self::ledger::Account;
+pub(super) use self::state::Item;
+use self::state::State;
 use super::connection::Live;
-use super::properties;
 use super::wire::Arrival;
 use crate::broker::{BrokerError, Event};
-use crate::message::{Delivery, DeliveryId, Message, Settlement};
+use crate::message::{DeliveryId, Message, Settlement};
 
 /// What waits for one reader.
 pub(super) struct Mailbox(Mutex<State>);
-
-struct State {
-    waiting: VecDeque<Item>,
-    unsettled: BTreeMap<u64, Item>,
-    account: Arc<Account>,
-    next_order: u64,
-    next_tag: u64,
-    prefetch: usize,
-    /// Messages without an acknowledgement that may wait: nothing else bounds them.
-    max_waiting: usize,
-    is_open: bool,
-    /// What comes is for the next reader.
-    is_left: bool,
-    /// The next message may follow missing ones.
-    gap: bool,
-    news: VecDeque<Event>,
-    waker: Option<Waker>,
-}
-
-/// A message that nobody has settled.
-#[derive(Clone, Debug)]
-pub(super) struct Item {
-    pub(super) message: Arc<Message>,
-    pub(super) redelivered: bool,
-    gap: bool,
-    /// When it has waited for long enough.
-    expires: Option<Instant>,
-    /// Its place among those of its mailbox.
-    order: u64,
-    /// What the broker waits for, if it does.
-    debt: Option<Debt>,
-}
 
 /// What the next reader of a session that lasts has to know.
 pub(super) struct Remains {
@@ -69,20 +37,7 @@ impl Mailbox {
     }
 
     fn of(account: Arc<Account>, prefetch: u16, max_waiting: usize) -> Self {
-        Mailbox(Mutex::new(State {
-            waiting: VecDeque::new(),
-            unsettled: BTreeMap::new(),
-            account,
-            next_order: 1,
-            next_tag: 1,
-            prefetch: usize::from(prefetch.max(1)),
-            max_waiting,
-            is_open: true,
-            is_left: false,
-            gap: false,
-            news: VecDeque::new(),
-            waker: None,
-        }))
+        Mailbox(Mutex::new(State::new(account, prefetch, max_waiting)))
     }
 
     /// The same for a session that lasts, after another reader of it.
@@ -360,86 +315,6 @@ impl Default for Remains {
     /// Nobody has read it here.
     fn default() -> Self {
         Remains { account: Arc::new(Account::new(true)), items: Vec::new() }
-    }
-}
-
-impl Item {
-    /// The message as it may still wait; `None` if it has waited for long enough.
-    pub(super) fn into_waiting(self) -> Option<Message> {
-        let left = self.expires.map(|expires| expires.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return None;
-        }
-        let mut message = Arc::unwrap_or_clone(self.message);
-        if let Some(left) = left {
-            message.options.expiration = Some(left);
-            message.headers.set("expiration", left.as_millis().to_string());
-        }
-        Some(message)
-    }
-
-    fn is_expired(&self) -> bool {
-        self.expires.is_some_and(|expires| expires <= Instant::now())
-    }
-}
-
-impl State {
-    /// Whether the broker keeps this until it is acknowledged.
-    fn broker_has(&self, item: &Item) -> bool {
-        item.debt.is_some_and(|debt| self.account.has(debt))
-    }
-
-    fn push(&mut self, message: Arc<Message>, redelivered: bool, debt: Option<Debt>) {
-        if debt.is_none() && self.waiting.len() >= self.max_waiting {
-            self.gap = true;
-            return;
-        }
-        let expires = properties::time_left(&message).and_then(|left| Instant::now().checked_add(left));
-        let gap = std::mem::take(&mut self.gap);
-        let item = Item { message, redelivered, gap, expires, order: self.next_order, debt };
-        self.next_order += 1;
-        self.waiting.push_back(item);
-    }
-
-    /// What was delivered before stands before the rest, in its own order.
-    fn put_back(&mut self, item: Item) {
-        let at = self.waiting.iter().take_while(|other| other.redelivered && other.order < item.order).count();
-        self.waiting.insert(at, item);
-    }
-
-    /// The first that has not waited too long. The broker need not keep those before it.
-    fn take_first(&mut self) -> Option<Item> {
-        let mut gap = false;
-        while let Some(mut item) = self.waiting.pop_front() {
-            item.gap |= gap;
-            if !item.is_expired() {
-                return Some(item);
-            }
-            gap = item.gap;
-            self.release(&item);
-        }
-        self.gap |= gap;
-        None
-    }
-
-    fn hand_out(&mut self, item: Item, consumer: u64) -> Delivery {
-        let tag = self.next_tag;
-        self.next_tag += 1;
-        let delivery = Delivery {
-            message: Arc::clone(&item.message),
-            id: Some(DeliveryId { consumer, tag }),
-            redelivered: item.redelivered,
-            gap: item.gap,
-        };
-        self.unsettled.insert(tag, item);
-        delivery
-    }
-
-    /// The broker need not keep this any more.
-    fn release(&self, item: &Item) {
-        if let Some(debt) = item.debt {
-            self.account.release(debt);
-        }
     }
 }
 

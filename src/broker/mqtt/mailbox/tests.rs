@@ -1,3 +1,4 @@
+use std::task::Waker;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use crate::broker::mqtt::address::Address;
 use crate::broker::mqtt::connection::Live;
 use crate::broker::mqtt::settings::Version;
 use crate::broker::mqtt::wire::{self, Driver, Endpoint, Granted, Options};
-use crate::message::{Destination, Headers, PublishOptions};
+use crate::message::{Delivery, Destination, Headers, PublishOptions};
 
 pub(super) fn message(body: &'static str, expiration: Option<&str>) -> Arc<Message> {
     let headers = expiration.into_iter().map(|expiration| ("expiration".to_owned(), expiration.to_owned()));
