@@ -8,13 +8,15 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::connection::{Connector, Line, Plan};
+use super::copies::Copies;
 use super::dead_letters::DeadLetters;
-use super::dedicated::{Copies, Dedicated, Home, Mailboxes, Replies};
+use super::dedicated::{Dedicated, Home, Mailboxes};
 use super::durable::Durables;
 use super::names::Names;
 use super::properties::Reading;
 use super::publisher::{Publisher, refuse_arguments};
 use super::queues::Queues;
+use super::replies::Replies;
 use super::settings::{Settings, Version};
 use super::shared::SharedTopics;
 use crate::broker::base64::base64url;

@@ -20,6 +20,8 @@ mod settings;
 #[cfg(feature = "mqtt")]
 mod connection;
 #[cfg(feature = "mqtt")]
+mod copies;
+#[cfg(feature = "mqtt")]
 mod dead_letters;
 #[cfg(feature = "mqtt")]
 mod dedicated;
@@ -39,6 +41,8 @@ mod properties;
 mod publisher;
 #[cfg(feature = "mqtt")]
 mod queues;
+#[cfg(feature = "mqtt")]
+mod replies;
 #[cfg(feature = "mqtt")]
 mod shared;
 #[cfg(feature = "mqtt")]
