@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::address::Address;
+use super::address::{Address, Scheme};
 use super::names::NOBODY;
 use super::settings::Version;
 use crate::broker::BrokerError;
@@ -29,10 +29,18 @@ const WINDOW: u16 = 1_000;
 pub(super) struct Endpoint {
     pub(super) version: Version,
     pub(super) address: Address,
+    /// Without it, nothing is encrypted.
     pub(super) tls: Option<Arc<rustls::ClientConfig>>,
     pub(super) keep_alive: u16,
     pub(super) connect_timeout: Duration,
     pub(super) max_packet: u32,
+}
+
+/// What the library connects to.
+enum Place<'a> {
+    Host(&'a str, u16),
+    /// By WebSocket.
+    Url(String),
 }
 
 /// What a connection of ours is for.
@@ -216,6 +224,17 @@ pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Client, Dr
     };
     let (sender, alive) = watch::channel(());
     Ok((Client { library, alive }, Driver { events, _alive: sender }))
+}
+
+impl Endpoint {
+    fn place(&self) -> Place<'_> {
+        let Address { scheme, host, port, path, .. } = &self.address;
+        match scheme {
+            Scheme::Mqtt | Scheme::Mqtts => Place::Host(host.trim_matches(['[', ']']), *port),
+            Scheme::Ws => Place::Url(format!("ws://{host}:{port}{path}")),
+            Scheme::Wss => Place::Url(format!("wss://{host}:{port}{path}")),
+        }
+    }
 }
 
 impl Driver {

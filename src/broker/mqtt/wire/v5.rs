@@ -13,29 +13,27 @@ use rumqttc::{
 
 use super::blank::Blank;
 use super::{
-    Answer, Arrival, BATCH, Endpoint, Event, Events, Fault, Filter, Granted, Library, Options, Packet, Properties,
-    Published, Subscribed, WINDOW, at_once, broken, not_made,
+    Answer, Arrival, BATCH, Endpoint, Event, Events, Fault, Filter, Granted, Library, Options, Packet, Place,
+    Properties, Published, Subscribed, WINDOW, at_once, broken, not_made,
 };
-use crate::broker::mqtt::address::Scheme;
 use crate::message::Text;
 
 pub(super) fn open(endpoint: &Endpoint, options: &Options) -> Result<(Library, Events), String> {
-    let address = &endpoint.address;
     let id = options.client_id.clone();
-    let tls = || endpoint.tls.clone().map(TlsConfiguration::Rustls).ok_or("TLS is not set up");
-    let url = |scheme| format!("{scheme}://{}:{}{}", address.host, address.port, address.path);
-    let host = address.host.trim_matches(['[', ']']);
-    let mut settings = match address.scheme {
-        Scheme::Mqtt => MqttOptions::new(id, Broker::tcp(host, address.port)),
-        Scheme::Mqtts => {
-            let mut settings = MqttOptions::new(id, Broker::tcp(host, address.port));
-            settings.set_transport(Transport::tls_with_config(tls()?));
+    let tls = endpoint.tls.clone().map(TlsConfiguration::Rustls);
+    let mut settings = match (endpoint.place(), tls) {
+        (Place::Host(host, port), None) => MqttOptions::new(id, Broker::tcp(host, port)),
+        (Place::Host(host, port), Some(tls)) => {
+            let mut settings = MqttOptions::new(id, Broker::tcp(host, port));
+            settings.set_transport(Transport::tls_with_config(tls));
             settings
         }
-        Scheme::Ws => MqttOptions::new(id, Broker::websocket(url("ws")).map_err(|why| why.to_string())?),
-        Scheme::Wss => MqttOptions::websocket_with_tls_config(id, url("wss"), tls()?).map_err(|why| why.to_string())?,
+        (Place::Url(url), None) => MqttOptions::new(id, Broker::websocket(url).map_err(|why| why.to_string())?),
+        (Place::Url(url), Some(tls)) => {
+            MqttOptions::websocket_with_tls_config(id, url, tls).map_err(|why| why.to_string())?
+        }
     };
-    if let Some((user, passcode)) = &address.login {
+    if let Some((user, passcode)) = &endpoint.address.login {
         settings.set_credentials(user.clone(), passcode.clone());
     }
     let mut network = NetworkOptions::new();
