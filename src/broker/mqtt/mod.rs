@@ -11,7 +11,7 @@
 //! QoS 2 message that the broker refuses, so that a client without the right to publish could stop all others.
 //!
 //! A client of the library lives as long as its connection and no longer: reconnecting, publishing again and subscribing
-//! again are ours (`connection.rs`), because the library drops what waits when it finds that its session is gone. Nothing
+//! again are ours (`connection`), because the library drops what waits when it finds that its session is gone. Nothing
 //! waits for anything on the task that polls a connection, so there is no deadlock to be had from it.
 
 mod address;

@@ -1,5 +1,6 @@
 //! One connection over time, for as long as somebody needs it.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
@@ -254,13 +255,17 @@ impl Line {
         let live = Arc::new(Live { client: client.clone(), granted, generation });
         self.live.send_replace(Some(Arc::clone(&live)));
         self.connector.set_state(self.index, LinkState::Up);
-        let fault = tokio::select! {
-            fault = self.drive(&live, &mut driver) => Some(fault),
-            () = self.finished() => {
-                client.disconnect();
-                // It ends when that is written; a broker that does not read keeps nobody.
-                let _ = tokio::time::timeout(CLOSING, self.drive(&live, &mut driver)).await;
-                None
+        let fault = {
+            let mut drive = pin!(self.drive(&live, &mut driver));
+            tokio::select! {
+                fault = &mut drive => Some(fault),
+                () = self.finished() => {
+                    client.disconnect();
+                    // The same future goes on: what it had begun to write is written. It ends with the good-bye; a broker
+                    // that does not read keeps nobody.
+                    let _ = tokio::time::timeout(CLOSING, drive).await;
+                    None
+                }
             }
         };
         self.live.send_replace(None);
