@@ -388,6 +388,9 @@ impl State {
         {
             self.remove(older);
         }
+        if self.queue.capacity() == 0 {
+            self.queue.reserve_exact(1); // most clients get one message at a time, and four places are what they would get
+        }
         self.queue.push_back(Some(Queued { item, since: now, when_full, key }));
     }
 
@@ -411,7 +414,7 @@ impl State {
         }
         if self.queue.is_empty() {
             self.newest = HashMap::new();
-            if self.queue.capacity() > 4 {
+            if self.queue.capacity() > 1 {
                 self.queue = VecDeque::new();
             }
         }

@@ -305,7 +305,11 @@ async fn upgrade(
     drop(early);
     let (client, refused) = admit(&services, &live, peer, agreed.is_some(), permit);
     // Boxed by a function of its own, so that what only the upgrade needs is not kept beside the client.
-    tokio::spawn(run(Box::new(Connection::new(services, live, client, socket)), refused));
+    let mut connection = Box::new(Connection::new(services, live, client, socket));
+    if let Some(refusal) = refused {
+        connection.refuse(refusal);
+    }
+    tokio::spawn(run(connection));
 }
 
 fn admit(
@@ -322,6 +326,6 @@ fn admit(
     (Client { id, peer, outbox, registration, permit }, refused)
 }
 
-async fn run(mut connection: Box<Connection>, refused: Option<Refusal>) {
-    connection.run(refused).await;
+async fn run(mut connection: Box<Connection>) {
+    connection.run().await;
 }

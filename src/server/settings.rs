@@ -48,7 +48,7 @@ pub struct Settings {
     /// Values that the `Host` header may have: `gateway.example.com`, `*.example.com`, with or without port.
     /// Default none, which means any, or loopback names only when listening on loopback.
     pub allowed_hosts: Vec<String>,
-    /// Bytes of the read buffer of each connection. Default 2 KiB.
+    /// Bytes of the read buffer of each connection; it is larger while a larger message comes. Default 256 B.
     pub read_buffer: usize,
     /// Bytes that are gathered before they are written to the socket. Default 16 KiB.
     pub write_buffer: usize,
@@ -87,7 +87,7 @@ impl Default for Settings {
             allowed_origins: Vec::new(),
             require_origin: false,
             allowed_hosts: Vec::new(),
-            read_buffer: 2 * 1024,
+            read_buffer: 256,
             write_buffer: 16 * 1024,
             deflate: Deflate::default(),
             tls: Tls::default(),

@@ -21,6 +21,8 @@ use crate::message::CloseCode;
 /// Larger messages are sent in fragments of this many bytes: tungstenite's write buffer keeps the size of the most that
 /// it ever held.
 const FRAGMENT: usize = 16 * 1024;
+/// Bytes that a read or a write buffer may have until its client is at rest.
+const GROWN: usize = 4 * 1024;
 /// Bytes of Pongs that may wait beside.
 const PONGS: usize = 1024;
 /// Bytes of a close frame's reason (RFC 6455 §5.5: a control frame has at most 125, two of them the code).
@@ -32,6 +34,9 @@ pub(super) struct Socket {
     websocket: Option<WebSocketStream<Stream>>,
     config: WebSocketConfig,
     is_flushed: bool,
+    /// Bytes in the write buffer, those written among them, since it was flushed; and the most that they were.
+    fed: usize,
+    most_fed: usize,
     /// How messages are compressed, where the client agreed to it.
     deflater: Option<Deflater>,
     unsent: Option<Unsent>,
@@ -62,18 +67,30 @@ impl Socket {
         let deflater = compression.map(|(agreed, settings)| Deflater::new(agreed, settings));
         let early = stream.begin_frames(early.to_vec(), inflater);
         let websocket = WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await;
-        Socket { websocket: Some(websocket), config, is_flushed: true, deflater, unsent: None }
+        Socket { websocket: Some(websocket), config, is_flushed: true, fed: 0, most_fed: 0, deflater, unsent: None }
     }
 
-    /// The next message of any kind. `None` when the WebSocket has been closed.
-    pub(super) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Message, Error>>> {
-        let buffer = self.config.read_buffer_size;
+    /// The next message of any kind. `None` when the WebSocket has been closed. When the client `is_at_rest`, buffers that
+    /// have grown are given back, and large ones at once.
+    pub(super) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        is_at_rest: bool,
+    ) -> Poll<Option<Result<Message, Error>>> {
         let polled = self.websocket().poll_next_unpin(context);
-        if polled.is_pending() && self.is_flushed && self.stream().has_outgrown(buffer) {
+        if polled.is_pending() && self.is_flushed && self.has_outgrown(is_at_rest) {
             self.renew();
             return self.websocket().poll_next_unpin(context);
         }
         polled
+    }
+
+    /// Whether a buffer is larger than it may be now, and nothing is in it.
+    fn has_outgrown(&mut self, is_at_rest: bool) -> bool {
+        let (read_buffer, most_fed) = (self.config.read_buffer_size, self.most_fed);
+        let kept = if is_at_rest { read_buffer } else { read_buffer.max(GROWN) };
+        let stream = self.stream();
+        stream.has_read_more_than(kept) || (is_at_rest && most_fed > kept && stream.is_between_messages())
     }
 
     /// Begins a message, compressed where that was agreed on and pays; says how many bytes it has then. The one before
@@ -95,6 +112,10 @@ impl Socket {
             fragment.header_mut().rsv1 = rsv1;
             let ready = Pin::new(self.websocket()).poll_ready(context);
             let sent = ready.map(|ready| ready.and_then(|()| self.start_send(Message::Frame(fragment))));
+            if matches!(sent, Poll::Ready(Ok(()))) {
+                self.fed += length;
+                self.most_fed = self.most_fed.max(self.fed);
+            }
             match sent {
                 Poll::Ready(Ok(())) if is_last => {}
                 Poll::Ready(Ok(())) => {
@@ -123,6 +144,9 @@ impl Socket {
     pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let polled = Pin::new(self.websocket()).poll_flush(context);
         self.is_flushed = matches!(polled, Poll::Ready(Ok(())));
+        if self.is_flushed {
+            self.fed = 0;
+        }
         polled
     }
 
@@ -167,11 +191,13 @@ impl Socket {
     }
 
     /// Starts anew on the same stream, with buffers of the size that they had at first. tungstenite keeps a read buffer
-    /// as large as the largest frame that ever came, for as long as the client stays.
+    /// as large as the largest frame that ever came, and a write buffer as large as the most that ever was in it, for as
+    /// long as the client stays.
     fn renew(&mut self) {
         if let Some(websocket) = self.websocket.take() {
             let mut stream = websocket.into_inner();
             stream.forget_growth();
+            self.most_fed = 0;
             let renewed = WebSocketStream::from_raw_socket(stream, Role::Server, Some(self.config));
             self.websocket = renewed.now_or_never();
         }
@@ -180,5 +206,44 @@ impl Socket {
     #[expect(clippy::expect_used, reason = "renew puts back what it takes: nothing in it waits")]
     fn websocket(&mut self) -> &mut WebSocketStream<Stream> {
         self.websocket.as_mut().expect("a WebSocket is only taken to be renewed")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::SinkExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    #[tokio::test]
+    async fn what_buffers_have_grown_to_is_given_back_at_rest() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = WebSocketStream::from_raw_socket(client, Role::Client, None).await;
+        let stream = Stream::from(listener.accept().await.unwrap().0);
+        let config = WebSocketConfig::default().read_buffer_size(256).write_buffer_size(16 * 1024);
+        let mut socket = Socket::new(stream, &[], config, None).await;
+        let poll = |socket: &mut Socket, is_at_rest| {
+            socket.poll_read(&mut Context::from_waker(std::task::Waker::noop()), is_at_rest)
+        };
+
+        // What was written.
+        assert!(!socket.has_outgrown(true));
+        socket.begin(vec![b'x'; 2000].into(), true, None);
+        poll_fn(|context| socket.poll_feed(context)).await.unwrap();
+        poll_fn(|context| socket.poll_flush(context)).await.unwrap();
+        assert_eq!(client.next().await.unwrap().unwrap().len(), 2000);
+        assert!(poll(&mut socket, false).is_pending() && socket.has_outgrown(true), "it may have more to write");
+        assert!(poll(&mut socket, true).is_pending() && !socket.has_outgrown(true));
+
+        // What was read; and what is larger goes at once.
+        for (size, is_kept) in [(2000, true), (GROWN + 1, false)] {
+            client.send(Message::binary(vec![b'x'; size])).await.unwrap();
+            let read = poll_fn(|context| socket.poll_read(context, false)).await;
+            assert_eq!(read.unwrap().unwrap().len(), size);
+            assert!(poll(&mut socket, false).is_pending());
+            assert_eq!(socket.has_outgrown(true), is_kept, "after {size} bytes");
+            assert!(poll(&mut socket, true).is_pending() && !socket.has_outgrown(true));
+        }
     }
 }

@@ -1,9 +1,11 @@
 //! A client's byte stream: plain TCP or TLS, with a bound on what an unknown client may send.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -11,6 +13,8 @@ use tokio_rustls::server::TlsStream;
 use super::deflate::Inflater;
 use super::frames::Frames;
 
+/// Bytes that are read from the socket at a time, at least where nothing is inflated.
+const AT_A_TIME: usize = 4 * 1024;
 /// Bytes that are read at a time where they are inflated.
 const RAW: usize = 2 * 1024;
 
@@ -24,6 +28,8 @@ pub(super) struct Stream {
     budget: Option<usize>,
     received: u64,
     sent: u64,
+    /// What has been read and was more than was asked for.
+    ahead: Bytes,
     frames: Frames,
     /// Where compression was agreed on: between the bytes that come and those that are read.
     inflater: Option<Box<Inflater>>,
@@ -88,6 +94,26 @@ impl Stream {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads what comes in pieces of [`AT_A_TIME`], however few bytes are asked for: the buffer above is small, since each
+    /// client has one, and this one is nobody's. What does not fit there waits until it is asked for, which is at once.
+    fn poll_ahead(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let length = buffer.remaining().min(self.ahead.len());
+            buffer.put_slice(&self.ahead.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        if buffer.remaining() >= AT_A_TIME {
+            return self.poll_raw(context, buffer);
+        }
+        let mut space = [MaybeUninit::uninit(); AT_A_TIME];
+        let mut space = ReadBuf::uninit(&mut space);
+        ready!(self.poll_raw(context, &mut space))?;
+        let (asked_for, more) = space.filled().split_at(buffer.remaining().min(space.filled().len()));
+        buffer.put_slice(asked_for);
+        self.ahead = Bytes::copy_from_slice(more);
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads what comes of what comes, once it has been inflated.
     fn poll_inflated(
         &mut self,
@@ -112,8 +138,13 @@ impl Stream {
     }
 
     /// Whether a frame came that was larger than `buffer` bytes, and no part of any frame waits to be completed.
-    pub(super) fn has_outgrown(&self, buffer: usize) -> bool {
-        self.frames.largest() > buffer as u64 && self.frames.is_between_messages()
+    pub(super) fn has_read_more_than(&self, buffer: usize) -> bool {
+        self.frames.largest() > buffer as u64 && self.is_between_messages()
+    }
+
+    /// Whether no part of any frame waits to be completed.
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.frames.is_between_messages()
     }
 
     /// The buffer above is small again.
@@ -141,7 +172,15 @@ impl From<TlsStream<TcpStream>> for Stream {
 
 impl From<Transport> for Stream {
     fn from(transport: Transport) -> Self {
-        Stream { transport, budget: None, received: 0, sent: 0, frames: Frames::default(), inflater: None }
+        Stream {
+            transport,
+            budget: None,
+            received: 0,
+            sent: 0,
+            ahead: Bytes::new(),
+            frames: Frames::default(),
+            inflater: None,
+        }
     }
 }
 
@@ -156,7 +195,7 @@ impl AsyncRead for Stream {
         }
         let before = buffer.filled().len();
         let polled = match self.inflater.take() {
-            None => self.poll_raw(context, buffer),
+            None => self.poll_ahead(context, buffer),
             Some(mut inflater) => {
                 let polled = self.poll_inflated(&mut inflater, context, buffer);
                 self.inflater = Some(inflater);
@@ -195,5 +234,33 @@ impl AsyncWrite for Stream {
             Transport::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn bytes_come_in_their_order_however_few_are_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let sent: Vec<u8> = (0..=250).cycle().take(3 * AT_A_TIME + 7).collect();
+        client.write_all(&sent).await.unwrap();
+        client.shutdown().await.unwrap();
+
+        let mut stream = Stream::from(listener.accept().await.unwrap().0);
+        let mut read = Vec::new();
+        for size in [1, 16, 300, AT_A_TIME, 2 * AT_A_TIME].into_iter().cycle() {
+            let mut piece = vec![0; size];
+            match stream.read(&mut piece).await.unwrap() {
+                0 => break,
+                length => read.extend_from_slice(&piece[..length]),
+            }
+        }
+        assert!(read == sent, "{} bytes of {}", read.len(), sent.len());
+        assert_eq!(stream.received(), sent.len() as u64);
     }
 }

@@ -17,7 +17,7 @@ pub(super) struct Connect {
     /// The header `client-id`, or empty: part of the identity of durable subscriptions.
     pub(super) client_id: Text,
     /// Published when the session ends without DISCONNECT.
-    pub(super) will: Option<Message>,
+    pub(super) will: Option<Box<Message>>,
 }
 
 impl Connect {
@@ -52,7 +52,7 @@ impl Connect {
             version,
             heartbeat,
             client_id: get("client-id").unwrap_or_default(),
-            will: will(frame, context)?,
+            will: will(frame, context)?.map(Box::new),
         };
         Ok((connect, Credentials { login, passcode: get("passcode"), host }))
     }

@@ -21,7 +21,7 @@ pub(super) struct Connected {
     pub(super) subscriptions: Subscriptions,
     pub(super) transactions: Transactions,
     /// A SEND that waits for its reply address.
-    pub(super) held: Option<Frame>,
+    pub(super) held: Option<Box<Frame>>,
     /// Set when nothing new is taken any more.
     pub(super) ending: Option<Ending>,
 }
@@ -131,7 +131,7 @@ impl Connected {
             (Kind::ReplyAddress(key), Done::ReplyAddress(address)) => {
                 self.subscriptions.set_reply_address(key, address);
                 if let Some(frame) = self.held.take() {
-                    return self.send(frame, handler);
+                    return self.send(*frame, handler);
                 }
                 handler.receipt(receipt, &Outcome::DONE);
                 Ok(())

@@ -61,6 +61,9 @@ impl InFlight {
         let index = self.open.binary_search_by_key(&ticket, |open| open.ticket).ok()?;
         let Open { kind, receipt, .. } = self.open.remove(index)?;
         self.blocking -= usize::from(kind != Kind::Pipelined);
+        if self.open.is_empty() {
+            self.open = VecDeque::new(); // most sessions are idle, and an idle one keeps no memory for lists
+        }
         Some(Answered { kind, receipt })
     }
 

@@ -424,7 +424,7 @@ impl Session {
         {
             // Before the close, so that a driver which stops at the close has published it.
             let at = actions.iter().position(|action| matches!(action, Action::Close(..))).unwrap_or(actions.len());
-            actions.insert(at, Action::PublishWill(will));
+            actions.insert(at, Action::PublishWill(*will));
         }
         self.state = State::Ended;
     }

@@ -64,7 +64,7 @@ impl Connected {
         let ticket = handler.open(Kind::ReplyAddress(key), frame.headers.get("receipt").cloned());
         let request = Subscribe { source: Source::Reply, prefetch, arguments: Headers::new() };
         handler.actions.push(Action::Subscribe(ticket, key, Request::Dedicated(request)));
-        self.held = Some(frame);
+        self.held = Some(Box::new(frame));
         Ok(())
     }
 }

@@ -49,8 +49,8 @@ struct Subscription {
     destination: Text,
     spelling: Spelling,
     ack: AckMode,
-    reply: Option<Reply>,
-    durable: Option<DurableName>,
+    reply: Option<Box<Reply>>,
+    durable: Option<Box<DurableName>>,
     /// The queue that it is read through, if the client named one; rare.
     queue: Option<Box<Text>>,
     cancelled: bool,
@@ -143,8 +143,8 @@ impl Subscriptions {
             destination: detached(&new.destination),
             spelling: new.spelling,
             ack: new.ack,
-            reply: new.reply,
-            durable: new.durable,
+            reply: new.reply.map(Box::new),
+            durable: new.durable.map(Box::new),
             queue: new.queue.map(|queue| Box::new(detached(queue))),
             cancelled: false,
             next_sequence: 0,
@@ -269,7 +269,7 @@ impl Subscriptions {
     pub(super) fn with_reply_address(&self, address: &Text) -> Option<SubscriptionKey> {
         let open = self.all.iter().filter(|subscription| !subscription.cancelled);
         let is_it = |reply: &Reply| reply.address.as_ref() == Some(address);
-        open.filter(|subscription| subscription.reply.as_ref().is_some_and(is_it)).map(|found| found.key).next()
+        open.filter(|subscription| subscription.reply.as_deref().is_some_and(is_it)).map(|found| found.key).next()
     }
 
     /// Refuses to delete a durable subscription through one that is not its own.

@@ -218,7 +218,7 @@ impl Connection {
                 self.input(Input::Done(ticket, handled.map(Done::Handled)));
                 if !self.session.is_ended() {
                     membership.release(); // no MESSAGE follows an ERROR
-                    self.memberships.push((key, membership));
+                    self.keep_membership(key, membership);
                 }
             }
             Completed::Opened(ticket, key, Ok(subscription)) => {

@@ -64,7 +64,7 @@ impl Connection {
 
     /// The session is over, and nobody waits for these answers any more.
     fn count_unanswered(&mut self, outcome: Publish) {
-        for Pending { published, .. } in std::mem::take(&mut self.confirmations) {
+        for Pending { published, .. } in self.confirmations.take().into_iter().flatten() {
             self.count_published(published, outcome);
         }
     }

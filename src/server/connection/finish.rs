@@ -23,7 +23,7 @@ impl Connection {
         let within = self.live.server.close_timeout;
         let closing = self.closing.take();
         self.count_end(closing.as_ref().map(|(code, _)| *code));
-        let (link, will) = (self.link.clone(), self.will.take());
+        let (link, will) = (self.link.clone(), self.will.take().map(|will| *will));
         let (operation, consumers) = (self.operation.take(), std::mem::take(&mut self.consumers));
         // What a COMMIT settles, and nothing else, needs the subscriptions that it was delivered to.
         let consumers = self.session.is_committing().then_some(consumers);

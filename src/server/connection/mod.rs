@@ -93,7 +93,7 @@ pub(super) struct Connection {
     inbound_first: bool,
     actions: VecDeque<Action>,
     operation: Option<Operation>,
-    confirmations: FuturesUnordered<Pending>,
+    confirmations: Option<FuturesUnordered<Pending>>,
     /// The interceptor chain, if there is one, from CONNECT on.
     chained: Option<Chained>,
     calls: Calls,
@@ -105,7 +105,7 @@ pub(super) struct Connection {
     /// The code of the ERROR that ended the session.
     error: Option<Text>,
     /// The will, once the session has ended without DISCONNECT.
-    will: Option<Message>,
+    will: Option<Box<Message>>,
     closing: Option<(CloseCode, String)>,
     writing: Writing,
     /// Bytes came that have not been decoded.
@@ -156,7 +156,7 @@ impl Connection {
             inbound_first: false,
             actions: VecDeque::new(),
             operation: None,
-            confirmations: FuturesUnordered::new(),
+            confirmations: None,
             chained: None,
             calls: Calls::default(),
             observed: Vec::new(),
@@ -180,14 +180,20 @@ impl Connection {
 
     /// Runs until the connection has ended. By reference: a future keeps what it was given and what it made of it, so
     /// that by value every client would hold the memory of several connections.
-    pub(super) async fn run(&mut self, refused: Option<Refusal>) {
-        if let Some(refusal) = refused {
-            self.spanned(|this| this.input(Input::Refused(refusal)));
-        }
+    pub(super) async fn run(&mut self) {
         poll_fn(|context| self.spanned(|this| this.poll(context))).await;
-        // Boxed, as memory that only the end needs.
+        self.end().await;
+    }
+
+    /// The client must be turned away, and is told so.
+    pub(super) fn refuse(&mut self, refusal: Refusal) {
+        self.spanned(|this| this.input(Input::Refused(refusal)));
+    }
+
+    /// Boxed, as memory that only the end needs.
+    fn end(&mut self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let span = self.span.clone();
-        Box::pin(self.finish()).instrument(span).await;
+        Box::pin(self.finish().instrument(span))
     }
 
     /// Does something whose lines in the log are this session's.

@@ -11,7 +11,7 @@ use super::shown::Shown;
 use super::{Connection, now};
 use crate::broker::{Confirmation, Link};
 use crate::hub::outbox::Item;
-use crate::hub::{render, render_frame};
+use crate::hub::{Membership, render, render_frame};
 use crate::message::{DeliveryId, Message, Outcome, Refusal, detached};
 use crate::server::operation::{self, Completed, Pending, Published};
 use crate::session::{Action, Deliver, Done, Input, SubscriptionKey, Ticket};
@@ -33,7 +33,7 @@ impl Connection {
             (Action::Deliver(deliver), _) => self.deliver(&deliver),
             (Action::Heartbeat, _) => self.send(Item::new(Bytes::from_static(HEARTBEAT), None, true)),
             (Action::Close(code, reason), _) => self.closing = Some((code, reason)),
-            (Action::PublishWill(will), _) => self.will = Some(will),
+            (Action::PublishWill(will), _) => self.will = Some(Box::new(will)),
             (Action::Forget(key), _) => self.forget(key),
             (Action::Unsubscribe(ticket, key, delete), _) => {
                 self.unsubscribe(ticket, key, delete);
@@ -132,10 +132,19 @@ impl Connection {
         self.input(Input::Done(ticket, Ok(Done::Outcome(Outcome::DONE))));
     }
 
+    pub(super) fn keep_membership(&mut self, key: SubscriptionKey, membership: Membership) {
+        if self.memberships.is_empty() {
+            self.memberships.reserve_exact(1); // most clients have one, and four times its size is what they would get
+        }
+        self.memberships.push((key, membership));
+    }
+
     pub(super) fn confirm(&mut self, ticket: Ticket, published: Option<Published>, confirmation: Confirmation) {
         match confirmation {
             Confirmation::Ready(result) => self.on_confirmed(ticket, published, result.map_err(Refusal::from)),
-            Confirmation::Waiting(_) => self.confirmations.push(Pending { ticket, published, confirmation }),
+            Confirmation::Waiting(_) => {
+                self.confirmations.get_or_insert_default().push(Pending { ticket, published, confirmation });
+            }
         }
     }
 
@@ -168,7 +177,7 @@ impl Connection {
                 }
             }
             Completed::Joined(ticket, key, Ok(membership)) => {
-                self.memberships.push((key, membership));
+                self.keep_membership(key, membership);
                 self.input(Input::Done(ticket, Ok(Done::Outcome(Outcome::DONE))));
             }
             Completed::Opened(ticket, key, Ok(subscription)) => {

@@ -72,10 +72,11 @@ impl Connection {
         self.poll_inbound(context)
     }
 
-    /// The client first, then the clock: what has come, but was not read yet, is no silence.
+    /// The client first, then the clock: what has come, but was not read yet, is no silence. When only the clock has woken
+    /// the task, the client is at rest.
     fn poll_inbound(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         if self.is_reading()
-            && let Poll::Ready(message) = self.socket.poll_read(context)
+            && let Poll::Ready(message) = self.socket.poll_read(context, self.timer.is_elapsed())
         {
             return Poll::Ready(Event::Inbound(message));
         }
@@ -100,11 +101,14 @@ impl Connection {
 
     /// Where that comes from: confirmations, and dedicated subscriptions while there is room for their deliveries.
     fn poll_sources(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        if !self.confirmations.is_empty()
-            && let Poll::Ready(Some(confirmed)) = Pin::new(&mut self.confirmations).poll_next(context)
-        {
-            let (ticket, published, result) = confirmed;
-            return Poll::Ready(Event::Confirmed(ticket, published, result));
+        if let Some(confirmations) = &mut self.confirmations {
+            match Pin::new(confirmations).poll_next(context) {
+                Poll::Ready(Some((ticket, published, result))) => {
+                    return Poll::Ready(Event::Confirmed(ticket, published, result));
+                }
+                Poll::Ready(None) => self.confirmations = None, // an idle client keeps no memory for lists
+                Poll::Pending => {}
+            }
         }
         if self.consumers.is_empty() || self.interception.is_some() {
             return Poll::Pending;
