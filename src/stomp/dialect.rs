@@ -63,6 +63,17 @@ impl Dialect {
         dialect
     }
 
+    /// What of these rules matters to the lines of this head: most have neither a CR nor an escape, and need not be
+    /// searched for them line by line.
+    pub(super) fn narrowed_to(self, head: &str) -> Self {
+        let has = |byte| memchr::memchr(byte, head.as_bytes()).is_some();
+        Dialect {
+            strips_carriage_return: self.strips_carriage_return && has(b'\r'),
+            escapes: if has(b'\\') { self.escapes } else { Escapes::None },
+            ..self
+        }
+    }
+
     /// The value as it is meant, of what stands after the colon.
     pub(super) fn after_colon(self, value: &str) -> &str {
         if self.drops_space { value.strip_prefix(' ').unwrap_or(value) } else { value }

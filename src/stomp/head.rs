@@ -92,7 +92,7 @@ impl HeadScan {
         let block = Text::try_from(bytes).map_err(|_| DecodeError::NotUtf8)?;
         let Some((command, start)) = self.command else { return Err(DecodeError::NulInHead) }; // a head has a command
         let dialect = Dialect::new(command, version);
-        let mut headers = parse_headers(&block, start, self.headers, dialect)?;
+        let mut headers = parse_headers(&block, start, self.headers, dialect.narrowed_to(&block))?;
         let told_by_headers = Dialect::for_headers(command, version, &headers);
         if told_by_headers != dialect {
             headers = drop_spaces(&headers, told_by_headers);
@@ -115,8 +115,10 @@ fn without_line_end(line: &str, dialect: Dialect) -> &str {
 
 fn parse_headers(block: &Text, start: usize, count: usize, dialect: Dialect) -> Result<Headers, DecodeError> {
     let mut headers = Headers::with_capacity(count);
-    let lines = block[start..].split_terminator('\n').take(count);
-    for line in lines {
+    let mut rest = &block[start..];
+    for _ in 0..count {
+        let Some((line, after)) = split_once(b'\n', rest) else { break };
+        rest = after;
         let (name, value) = parse_line(block, without_line_end(line, dialect), dialect)?;
         headers.push(name, value);
     }
@@ -130,12 +132,18 @@ fn parse_line(block: &Text, line: &str, dialect: Dialect) -> Result<(Text, Text)
         return Err(DecodeError::BareCarriageReturn);
     }
     let shown = || excerpt(line.as_bytes());
-    let (name, value) = line.split_once(':').ok_or_else(|| DecodeError::MissingColon(shown()))?;
+    let (name, value) = split_once(b':', line).ok_or_else(|| DecodeError::MissingColon(shown()))?;
     if name.is_empty() {
         return Err(DecodeError::EmptyName(shown()));
     }
     let text = |raw| unescaped(block, raw, dialect).ok_or_else(|| DecodeError::UndefinedEscape(shown()));
     Ok((text(name)?, text(dialect.after_colon(value))?))
+}
+
+/// As `str` has it, in half the time.
+fn split_once(divider: u8, text: &str) -> Option<(&str, &str)> {
+    let at = memchr(divider, text.as_bytes())?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 fn unescaped(block: &Text, raw: &str, dialect: Dialect) -> Option<Text> {
