@@ -25,6 +25,8 @@ mod settings;
 mod step;
 mod target;
 mod template;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

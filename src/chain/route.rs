@@ -174,3 +174,96 @@ pub(super) fn application(destination: &Destination) -> Option<&Pattern> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::{TargetSettings, handler};
+    use crate::message::{Headers, Principal, Text};
+
+    fn route() -> Route {
+        Route::new("/app/x/{id}", Separators::Both).unwrap()
+    }
+
+    fn answering(answer: Result<Option<Answer>, Failure>) -> Route {
+        route().handled_by(handler(move |_| std::future::ready(answer.clone())))
+    }
+
+    fn context() -> Context {
+        let (session, principal) = (Text::from_static("s-1"), Principal::new("ada"));
+        Context { session, principal, peer: ([127, 0, 0, 1], 1).into(), tenant: None }
+    }
+
+    fn destination() -> Destination {
+        Destination::Application(Pattern::canonical("x/7"))
+    }
+
+    async fn send(route: &Route, headers: &[(&'static str, &'static str)]) -> Result<Vec<Message>, Rejection> {
+        let variables = Variables(vec![("id".into(), "7".to_owned())]);
+        let options = PublishOptions { persistent: true, ..PublishOptions::default() };
+        let headers: Headers = headers.iter().copied().collect();
+        let message = Message { destination: destination(), headers, body: Bytes::from_static(b"asked"), options };
+        let replies = route.send(message, variables, &context()).await?;
+        Ok(replies.into_iter().map(|(Reply::Publish(message) | Reply::Direct(message))| message).collect())
+    }
+
+    async fn subscribe(route: &Route) -> Result<Answer, Rejection> {
+        let subscription = Subscription { number: 0, destination: destination(), headers: Headers::new() };
+        route.subscribe(&subscription, Variables::default(), &context()).await
+    }
+
+    #[tokio::test]
+    async fn a_result_has_its_own_headers_and_says_what_it_answers_and_for_whom() {
+        let route = answering(Ok(Some(Answer::text("done"))));
+        let [message] = &send(&route, &[("correlation-id", "8"), ("x", "y")]).await.unwrap()[..] else { panic!("one") };
+        assert_eq!((message.destination.to_string().as_str(), &*message.body), ("/topic/x/7", &b"done"[..]));
+        let mut headers: Vec<_> = message.headers.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+        headers.sort();
+        assert_eq!(headers, ["content-type:text/plain", "correlation-id:8", "stompgate-user:ada"]);
+        assert!(message.options.persistent, "as the question was");
+    }
+
+    #[tokio::test]
+    async fn without_a_handler_the_message_goes_on_as_it_was() {
+        let [message] = &send(&route(), &[("x", "y")]).await.unwrap()[..] else { panic!("one") };
+        assert_eq!((message.destination.to_string().as_str(), &*message.body), ("/topic/x/7", &b"asked"[..]));
+        assert_eq!(message.headers.get("x").map(|value| &**value), Some("y"));
+        assert_eq!(subscribe(&route()).await.err(), Some(status(405)));
+    }
+
+    #[tokio::test]
+    async fn without_a_result_nothing_is_published_and_nobody_can_be_answered() {
+        let route = answering(Ok(None));
+        assert!(send(&route, &[]).await.unwrap().is_empty());
+        assert_eq!(subscribe(&route).await.err(), Some(status(404)));
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_or_ends_the_session_as_the_route_says() {
+        let failing = answering(Err(Failure::new(422, "no")));
+        assert_eq!(send(&failing, &[]).await.err(), Some(Failure::new(422, "no").into()));
+        for rejection in
+            [send(&failing.clone().failing_hard(), &[]).await.err(), subscribe(&failing.failing_hard()).await.err()]
+        {
+            assert!(
+                matches!(&rejection, Some(Rejection::Refused(refusal)) if refusal.code == "handler-failed"),
+                "{rejection:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_a_subscriber_goes_nowhere_else() {
+        let settings = TargetSettings { send_to: Some("/queue/{id}".to_owned()), ..TargetSettings::default() };
+        let route = answering(Ok(Some(Answer::text("done")))).answering(&settings, Separators::Both).unwrap();
+        assert_eq!(subscribe(&route).await, Ok(Answer::text("done")));
+    }
+
+    fn status(status: u16) -> Rejection {
+        let reason = match status {
+            404 => "there is nothing to answer with",
+            _ => "the route has no handler that could answer a SUBSCRIBE",
+        };
+        Failure::new(status, reason).into()
+    }
+}

@@ -291,3 +291,140 @@ fn client(settings: &Settings) -> Result<HttpClient, String> {
     let Settings { timeout, max_idle, idle_timeout, .. } = *settings;
     outbound::client(&Options { ca: settings.ca.as_deref(), connect_timeout: timeout, max_idle, idle_timeout })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{Principal, Text};
+
+    fn service(change: impl FnOnce(&mut Settings)) -> Service {
+        let mut settings = Settings { url: "http://host:1/a/{id}?q=1".to_owned(), ..Settings::default() };
+        change(&mut settings);
+        let pattern = RoutePattern::parse("/app/x/{id}", crate::message::Separators::Both).unwrap();
+        Service::new(&settings, &pattern).unwrap_or_else(|why| panic!("{why:?}"))
+    }
+
+    /// The headers of a call for ada, whose frame had these.
+    fn called(service: &Service, headers: &[(&'static str, &'static str)]) -> HeaderMap {
+        let context = Context {
+            session: Text::from_static("s-1"),
+            principal: Principal::new("ada"),
+            peer: ([127, 0, 0, 1], 1).into(),
+            tenant: None,
+        };
+        let headers: Headers = headers.iter().copied().collect();
+        let variables = Variables(vec![("id".into(), "7".to_owned())]);
+        let question = Question {
+            event: "send",
+            destination: "/app/x/7",
+            variables: &variables,
+            headers: &headers,
+            body: Bytes::new(),
+        };
+        let uri = service.url.fill(&Values::new(&variables, &context)).unwrap();
+        service.headers(&uri, &question, &context)
+    }
+
+    fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn what_the_gateway_says_of_a_frame_cannot_come_from_it() {
+        let own = [
+            "stompgate-event",
+            "stompgate-user",
+            "stompgate-session",
+            "stompgate-claims",
+            "stompgate-destination",
+            "stompgate-signature",
+            "idempotency-key",
+            "host",
+            "authorization",
+            "content-length",
+        ];
+        let service = service(|settings| settings.secret = Some("0123456789abcdef".to_owned()));
+        let forged: Vec<_> = own.iter().map(|&name| (name, "forged")).collect();
+        for headers in [called(&service, &forged), called(&service, &[])] {
+            for (name, expected) in [
+                ("stompgate-event", "send"),
+                ("stompgate-user", "ada"),
+                ("stompgate-session", "s-1"),
+                ("stompgate-destination", "/app/x/7"),
+            ] {
+                assert_eq!(values(&headers, name), [expected], "{name}");
+            }
+            for name in ["stompgate-signature", "idempotency-key"] {
+                assert!(matches!(&values(&headers, name)[..], [one] if one != "forged"), "{name}");
+            }
+            for name in ["stompgate-claims", "host", "authorization", "content-length"] {
+                assert_eq!(values(&headers, name), [""; 0], "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_tells_its_type_its_question_and_its_trace_and_what_the_route_sets() {
+        const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let frame = [
+            ("content-type", "text/x"),
+            ("correlation-id", "7"),
+            ("traceparent", PARENT),
+            ("tracestate", "a=1"),
+            ("x", "y"),
+        ];
+        let headers = called(&service(|_| {}), &frame);
+        for (name, value) in &frame[..4] {
+            assert_eq!(values(&headers, name), [*value], "{name}");
+        }
+        assert_eq!(values(&headers, "x"), [""; 0]);
+        let passing = service(|_| {}).passing([&"x".to_owned(), &"no name".to_owned()].into_iter());
+        assert_eq!(values(&called(&passing, &frame), "x"), ["y"]);
+        let begun = called(&service(|_| {}), &[("traceparent", "no trace"), ("tracestate", "a=1")]);
+        assert!(TraceParent::parse(&values(&begun, "traceparent").concat()).is_some());
+        assert_eq!(values(&begun, "tracestate"), [""; 0], "of no trace");
+    }
+
+    #[test]
+    fn every_frame_has_a_key_of_its_own() {
+        let key = || values(&called(&service(|_| {}), &[]), "idempotency-key").concat();
+        assert_ne!(key(), key());
+    }
+
+    #[test]
+    fn pauses_double_by_half_at_random_and_end_growing() {
+        let service = service(|settings| settings.backoff = Duration::from_millis(100));
+        for (attempts, longest) in [(0, 100), (1, 200), (2, 400), (6, 6400), (7, 6400), (u32::MAX, 6400)] {
+            for _ in 0..20 {
+                let pause = service.pause(attempts);
+                let longest = Duration::from_millis(longest);
+                assert!(longest / 2 <= pause && pause <= longest, "{attempts}: {pause:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_client_is_told_of_a_status() {
+        for (status, expected) in
+            [(400, 400), (422, 422), (499, 499), (500, 502), (501, 502), (503, 503), (504, 504), (599, 502), (600, 502)]
+        {
+            assert_eq!(told(StatusCode::from_u16(status).unwrap()), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_be_are_named() {
+        let named = |change: &dyn Fn(&mut Settings)| {
+            let mut settings = Settings { url: "http://host/".to_owned(), ..Settings::default() };
+            change(&mut settings);
+            Service::new(&settings, &RoutePattern::default()).err().map(|(key, _)| key)
+        };
+        assert_eq!(named(&|_| {}), None);
+        assert_eq!(named(&|settings| settings.method = "BREW".to_owned()), Some("method"));
+        assert_eq!(named(&|settings| settings.timeout = Duration::ZERO), Some("timeout"));
+        assert_eq!(named(&|settings| settings.max_concurrent = 0), Some("max_concurrent"));
+        assert_eq!(named(&|settings| settings.secret = Some("short".to_owned())), Some("secret"));
+        assert_eq!(named(&|settings| settings.url = "http://{id}/".to_owned()), Some("url"));
+        assert_eq!(named(&|settings| settings.ca = Some("/nowhere.pem".into())), Some("ca"));
+    }
+}

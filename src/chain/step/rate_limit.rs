@@ -98,6 +98,7 @@ impl Step for RateLimit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chain::step::tests::{run, send};
     use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
@@ -107,6 +108,21 @@ mod tests {
         assert!(limit.take("bob"));
         tokio::time::advance(Duration::from_millis(500)).await;
         assert_eq!([(); 2].map(|()| limit.take("ada")), [true, false]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_too_often_is_429_and_says_how_often_it_may() {
+        let limit = RateLimit::new(&Settings { per_second: 7, burst: 1, ..Settings::default() }).unwrap();
+        assert_eq!(run(&limit, &mut send(""), "ada"), Ok(()));
+        let failure = run(&limit, &mut send(""), "ada").unwrap_err();
+        assert!(failure.status == 429 && failure.reason.contains("more than 7 a second"), "{failure:?}");
+        for bad in [
+            Settings { per_second: 0, ..Settings::default() },
+            Settings { burst: 0, ..Settings::default() },
+            Settings { max_users: 0, ..Settings::default() },
+        ] {
+            assert!(RateLimit::new(&bad).is_err(), "{bad:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

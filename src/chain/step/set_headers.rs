@@ -95,3 +95,61 @@ impl Step for SetHeaders {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::step::tests::{pattern, run, send, status};
+
+    fn step(name: &str, text: &str, reader: Reader) -> Result<SetHeaders, String> {
+        SetHeaders::new(&[(name.to_owned(), text.to_owned())].into(), &pattern(), reader)
+    }
+
+    /// All that comes of a header `x` of the client's.
+    fn set(text: &str, owner: &str, reader: Reader) -> Result<Vec<String>, Failure> {
+        let mut request = send("");
+        request.variables.0[0].1 = owner.to_owned();
+        request.headers.push("x", "forged");
+        request.headers.push("x", "forged again");
+        run(&step("x", text, reader).unwrap(), &mut request, "zoë")?;
+        let found = request.headers.iter().filter(|(name, _)| &***name == "x");
+        Ok(found.map(|(_, value)| value.to_string()).collect())
+    }
+
+    #[test]
+    fn what_the_route_sets_takes_the_place_of_what_the_client_said() {
+        let text = "{owner} of {user} in {session}";
+        assert_eq!(set(text, "a\nb%", Reader::Client).unwrap(), ["a\nb% of zoë in s-1"]);
+        assert_eq!(set(text, "a\nb%", Reader::Service).unwrap(), ["a%0Ab%25 of zo%C3%AB in s-1"]);
+        assert_eq!(set("{claim.team}", "", Reader::Client).unwrap(), ["red,blue"]);
+        assert_eq!(status(set("{claim.none}", "", Reader::Client).map(drop)), 403);
+    }
+
+    #[test]
+    fn what_means_something_else_is_not_set() {
+        let names = |reader: Reader, names: &[&str]| {
+            names.iter().map(|name| step(name, "", reader).is_ok()).collect::<Vec<_>>()
+        };
+        for name in OWN.into_iter().chain(["", "a:b", "a\nb", "stompgate-user"]) {
+            assert_eq!(names(Reader::Client, &[name]), [false], "{name:?}");
+        }
+        for name in OWN_IN_CALLS.into_iter().chain(["", "a b", "Host", "Idempotency-Key", "Stompgate-User"]) {
+            assert_eq!(names(Reader::Service, &[name]), [false], "{name:?}");
+        }
+        assert_eq!(names(Reader::Client, &["host", "a b", "X"]), [true; 3]);
+        assert_eq!(names(Reader::Service, &["authorization", "X-Y"]), [true; 2]);
+    }
+
+    #[test]
+    fn a_header_of_http_is_ascii_and_its_variables_are_known() {
+        for (text, reader, is_good) in [
+            ("ä", Reader::Client, true),
+            ("ä", Reader::Service, false),
+            ("a\r\nb: c", Reader::Service, false),
+            ("{other}", Reader::Client, false),
+            ("{owner", Reader::Client, false),
+        ] {
+            assert_eq!(step("x", text, reader).is_ok(), is_good, "{text:?} {reader:?}");
+        }
+    }
+}

@@ -20,10 +20,13 @@ pub(super) struct Validate(Validator);
 impl Validate {
     /// Reads a schema. It cannot refer to anything outside of itself.
     pub(super) fn new(file: &Path) -> Result<Self, String> {
-        let bad = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-        let text = fs::read_to_string(file).map_err(|error| bad(&error))?;
-        let schema: Value = serde_json::from_str(&text).map_err(|error| bad(&error))?;
-        jsonschema::validator_for(&schema).map(Validate).map_err(|error| bad(&error))
+        let read = fs::read_to_string(file).map_err(|error| error.to_string());
+        read.and_then(|text| Self::of(&text)).map_err(|why| format!("{}: {why}", file.display()))
+    }
+
+    fn of(schema: &str) -> Result<Self, String> {
+        let schema: Value = serde_json::from_str(schema).map_err(|error| error.to_string())?;
+        jsonschema::validator_for(&schema).map(Validate).map_err(|error| error.to_string())
     }
 }
 
@@ -44,5 +47,59 @@ impl Step for Validate {
             })
             .collect();
         if faults.is_empty() { Ok(()) } else { Err(Failure::new(422, faults.join("\n"))) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chain::step::tests::{run, send, status};
+
+    const ORDER: &str = r#"{
+        "type": "object", "required": ["items"],
+        "properties": {"items": {"type": "array", "items": {"type": "integer", "minimum": 1}}}
+    }"#;
+
+    #[test]
+    fn a_document_of_the_schema_passes_and_faults_are_named_by_their_path() {
+        let schema = Validate::of(ORDER).unwrap();
+        assert_eq!(run(&schema, &mut send(r#"{"items": [1, 2]}"#), "ada"), Ok(()));
+        for (body, about) in [
+            ("{", &["the body is no JSON"][..]),
+            ("", &["the body is no JSON"]),
+            ("{}", &["the document: ", "items"]),
+            (r#"{"items": [1, 0, "x"]}"#, &["/items/1: ", "\n/items/2: "]),
+        ] {
+            let failure = run(&schema, &mut send(body), "ada").unwrap_err();
+            assert_eq!(failure.status, 422);
+            assert!(about.iter().all(|about| failure.reason.contains(about)), "{body}: {}", failure.reason);
+        }
+    }
+
+    #[test]
+    fn only_the_first_faults_are_told_and_nothing_of_what_was_sent() {
+        let body = format!(r#"{{"items": [{}]}}"#, [r#""hush""#; 50].join(","));
+        let reason = run(&Validate::of(ORDER).unwrap(), &mut send(&body), "ada").unwrap_err().reason;
+        assert_eq!(reason.lines().count(), MAX_FAULTS, "{reason}");
+        assert!(!reason.contains("hush"), "{reason}");
+    }
+
+    #[test]
+    fn a_subscription_has_no_body_to_look_at() {
+        let mut request = send("");
+        request.is_send = false;
+        assert_eq!(run(&Validate::of(ORDER).unwrap(), &mut request, "ada"), Ok(()));
+    }
+
+    #[test]
+    fn what_is_no_schema_or_refers_elsewhere_is_refused() {
+        for bad in
+            ["{", r#"{"type": "colour"}"#, r#"{"$ref": "http://127.0.0.1:1/x"}"#, r#"{"$ref": "file:///etc/passwd"}"#]
+        {
+            assert!(Validate::of(bad).is_err(), "{bad}");
+        }
+        assert!(Validate::new(Path::new("/nowhere.json")).err().unwrap().contains("/nowhere.json"));
+        let inner = Validate::of(r##"{"$defs": {"n": {"type": "null"}}, "$ref": "#/$defs/n"}"##).unwrap();
+        assert_eq!([run(&inner, &mut send("null"), ""), run(&inner, &mut send("1"), "")].map(status), [200, 422]);
     }
 }
