@@ -141,6 +141,15 @@ impl Settings {
         faults.demand(self.timeout >= Duration::from_millis(1), "app.timeout", "must be at least 1ms");
         faults.join(self.observers(None).map(|_| ()));
         faults.join(self.routes(separators).map(|_| ()));
+        let of_routes = self.route.iter().enumerate();
+        let of_routes =
+            of_routes.filter_map(|(index, route)| Some((format!("app.route.{index}"), route.http.as_ref()?)));
+        let of_lifecycle = self.lifecycle.iter().map(|settings| ("app.lifecycle".to_owned(), &settings.http));
+        for (place, http) in of_routes.chain(of_lifecycle) {
+            // A call that is cut off from outside says nothing of its service: the breaker would never open.
+            let why = format!("must be at most app.timeout ({:?}), which ends the call as a whole", self.timeout);
+            faults.demand(http.timeout <= self.timeout, &format!("{place}.http.timeout"), why);
+        }
         faults.into_result()
     }
 
@@ -187,7 +196,8 @@ impl Settings {
         for (place, index) in places.iter().enumerate() {
             if let Some(earlier) = Routes::covering(&routes, place) {
                 let pattern = &self.route[places[earlier]].pattern;
-                let why = format!("never matches: {pattern:?}, which comes before it, takes all of it");
+                let why =
+                    format!("never matches: {pattern:?}, which comes before it, takes all of it; put this one first");
                 faults.add(&format!("app.route.{index}.pattern"), why);
             }
         }

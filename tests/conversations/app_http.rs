@@ -321,7 +321,9 @@ async fn a_thousand_sessions_wait_for_a_slow_handler_while_heart_beats_and_deliv
     for client in &mut clients {
         client.expect("MESSAGE").await.saying("news");
     }
+    // Between two of them is a second: the handlers take longer than that.
     for client in &mut clients {
+        client.expect_heartbeat().await;
         client.expect_heartbeat().await;
     }
     gate.open.add_permits(SESSIONS as usize);
@@ -349,6 +351,9 @@ fn routes_that_make_no_sense_are_named() {
         RouteSettings { set_headers: [("Host".into(), "x".into())].into(), http: http("http://x/"), ..named("/app/g") },
         RouteSettings { set_headers: [("a".into(), "\n".into())].into(), http: http("http://x/"), ..named("/app/h") },
         RouteSettings { set_headers: [("Host".into(), "x\n".into())].into(), ..named("/app/i") },
+        with_http(RouteSettings { http: http("http://x/"), ..named("/app/j") }, |http| {
+            http.timeout = Duration::from_secs(11);
+        }),
     ];
     let keys: Vec<_> = config.check().unwrap_err().into_iter().map(|fault| fault.key).collect();
     let expected = [
@@ -363,6 +368,7 @@ fn routes_that_make_no_sense_are_named() {
         "10.set_headers",
         "11.set_headers",
         "4.pattern",
+        "13.http.timeout",
     ];
     assert_eq!(keys, expected.map(|key| format!("app.route.{key}")));
 }

@@ -13,7 +13,7 @@ pub struct Settings {
     pub url: String,
     /// The method. Default `POST`.
     pub method: String,
-    /// Time for one attempt. Default 5 s.
+    /// Time for one attempt; `app.timeout` at most. Default 5 s.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     /// More attempts after one that failed. The service must be able to bear the same call twice. Default 0.

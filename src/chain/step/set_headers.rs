@@ -1,6 +1,6 @@
 //! `set_headers`: headers that a route adds or replaces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use hyper::header::HeaderName;
 
@@ -42,11 +42,20 @@ impl SetHeaders {
             template.check(pattern)?;
             Ok((Text::from(name.as_str()), template))
         };
+        let mut known = HashSet::new();
+        if let Some(name) = headers.keys().find(|name| !known.insert(reader.canonical(name))) {
+            return Err(format!("has {name:?} twice; in HTTP capitals make no other header"));
+        }
         Ok(SetHeaders { headers: headers.iter().map(read).collect::<Result<_, _>>()?, reader })
     }
 }
 
 impl Reader {
+    /// What is the same for two names of one header.
+    fn canonical(self, name: &str) -> String {
+        if self == Reader::Service { name.to_ascii_lowercase() } else { name.to_owned() }
+    }
+
     fn may_have(self, name: &str) -> bool {
         match self {
             Reader::Client => {
@@ -138,6 +147,14 @@ mod tests {
         }
         assert_eq!(names(Reader::Client, &["host", "a b", "X"]), [true; 3]);
         assert_eq!(names(Reader::Service, &["authorization", "X-Y"]), [true; 2]);
+    }
+
+    #[test]
+    fn a_header_of_http_is_named_once_whatever_its_capitals() {
+        let headers = ["X", "x"].map(|name| (name.to_owned(), String::new())).into();
+        let set = |reader| SetHeaders::new(&headers, &pattern(), reader).map(|_| ());
+        assert!(set(Reader::Service).is_err_and(|why| why.contains("twice")));
+        assert_eq!(set(Reader::Client), Ok(()), "in STOMP they are two");
     }
 
     #[test]

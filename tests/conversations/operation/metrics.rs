@@ -270,8 +270,9 @@ async fn calls_of_handlers_are_counted_by_their_route() {
 async fn a_service_that_is_not_told_in_time_who_went_is_counted() {
     let service = Service::start([answer("204 No Content", ""), service::Answer::Silence]).await;
     let gateway = gateway_with(|config| {
-        config.app.timeout = Duration::from_millis(50);
-        let http = HttpSettings { url: format!("http://{}/", service.address), ..HttpSettings::default() };
+        config.app.timeout = Duration::from_millis(500);
+        let (url, timeout) = (format!("http://{}/", service.address), config.app.timeout);
+        let http = HttpSettings { url, timeout, retries: 1, ..HttpSettings::default() };
         config.app.lifecycle = Some(LifecycleSettings { on: vec![Moment::Subscribe, Moment::Disconnect], http });
     });
     let mut client = Client::connect(&gateway, "1.2").await;
