@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use stompgate::access::RuleSettings;
 use stompgate::broker::amqp::TopicSlash;
 use stompgate::chain::Answer;
 use stompgate::config::Config;
@@ -182,4 +183,36 @@ async fn a_queue_of_ones_own_takes_no_wildcard_inside_a_segment() {
         client.send(format!("SUBSCRIBE\nid:0\ndestination:/topic/price/pub*\n{arguments}\n\n")).await;
         client.expect_error("unsupported", 1008).await.about("price/pub*");
     }
+}
+
+#[tokio::test]
+async fn a_queue_collects_what_a_rule_allowed_once_and_only_who_may_read_the_queue_reads_that() {
+    let uri = own_virtual_host();
+    let with_rules = |destinations: &[&str]| {
+        trusting(|config| {
+            config.broker.amqp.uri = vec![uri.clone()];
+            let destinations = destinations.iter().map(|text| (*text).to_owned()).collect();
+            config.access.rule = vec![RuleSettings { destinations, ..RuleSettings::default() }];
+        })
+    };
+    let named = "id:0\ndestination:/topic/alarms\nx-queue-name:named\nack:client";
+    let before = with_rules(&["/topic/alarms", "/queue/named"]);
+    let mut reader = Client::connect(&before, "1.2").await;
+    reader.subscribe(named).await;
+    reader.disconnect().await;
+    before.shut_down().await;
+
+    let publisher = with_rules(&["/topic/alarms"]);
+    let mut client = Client::connect(&publisher, "1.2").await;
+    client.does("SEND\ndestination:/topic/alarms\n\ncollected").await.without("routed");
+    client.send("SUBSCRIBE\nid:1\ndestination:/queue/named").await;
+    client.expect_error("access-refused", 4403).await.about("/queue/named");
+
+    let after = with_rules(&["/queue/named"]);
+    let mut reader = Client::connect(&after, "1.2").await;
+    reader.send(format!("SUBSCRIBE\n{named}")).await;
+    reader.expect_error("access-refused", 4403).await.about("/topic/alarms");
+    let mut reader = Client::connect(&after, "1.2").await;
+    reader.send("SUBSCRIBE\nid:0\ndestination:/queue/named").await;
+    reader.expect("MESSAGE").await.saying("collected");
 }
