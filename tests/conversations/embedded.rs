@@ -1,12 +1,13 @@
 //! What the embedded broker has and RabbitMQ has otherwise: bounds, dead letters, priorities, and no exchanges.
 
+use serde_json::json;
 use stompgate::broker::memory::Overflow;
 use stompgate::message::Separators;
 
 use crate::durable::{SPELLINGS, opened, published};
 use crate::queues::{reader, sender};
 use crate::shutdown::shut_down_in_full_flight;
-use crate::support::{Client, connect_frame, gateway, gateway_with};
+use crate::support::{Client, connect_frame, gateway, gateway_with, operator};
 use crate::topics::{expect_matched, refused_to_send, refused_to_subscribe};
 use crate::transactions::begun;
 
@@ -21,6 +22,23 @@ async fn a_full_queue_rejects_and_names_the_setting() {
     let mut client = sender(&gateway, &["x"]).await;
     client.send(format!("SEND\ndestination:/queue/a\n\n{}", "y".repeat(1800))).await;
     client.expect_error("rejected", 1008).await.about("broker.memory.max_queue_bytes");
+}
+
+#[tokio::test]
+async fn what_a_full_queue_rejects_the_api_says_too_message_by_message() {
+    let gateway = gateway_with(|config| {
+        config.broker.memory.max_queue_length = 2;
+        config.admin.api_key = Some(operator::KEY.into());
+    });
+    let admin = gateway.admin_address().expect("a port for operators").to_string();
+    let message = |body: u32| json!({ "destination": "/queue/a", "body": body.to_string() });
+    operator::done(&admin, "POST /messages", message(1)).await;
+    let batch = json!({ "messages": [message(2), message(3), { "destination": "/queue/b", "body": "x" }] });
+    let told = operator::refused(&admin, "POST /messages/batch", batch, 422, "max_queue_length").await;
+    assert_eq!((&told["results"][0], &told["results"][2]), (&json!({ "routed": true }), &json!({ "routed": true })));
+    assert_eq!(told["results"][1]["code"], json!("rejected"), "{told}");
+    operator::refused(&admin, "POST /messages", message(4), 422, "max_queue_length").await;
+    assert_eq!(reader(&gateway, "").await.bodies(2).await, ["1", "2"]);
 }
 
 #[tokio::test]

@@ -1,14 +1,16 @@
 //! The connection breaks, stalls, or is not there to begin with.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use stompgate::broker::LinkState;
 use stompgate::gateway::Gateway;
 
 use crate::proxy::{Cut, Proxy};
 use crate::rabbitmq::RabbitMq;
-use crate::support::{Client, Received, soon, until as eventually};
+use crate::support::{Client, Received, operator, soon, until as eventually};
 use crate::{
     PATIENCE, ack, behind_a_proxy, connect_all, gateway_at, node, rabbitmq, send_until_routed, until, uri, uri_as,
 };
@@ -266,4 +268,46 @@ async fn holds_senders(node: &RabbitMq, raise: [&str; 2], lower: [&str; 2]) {
     listener.expect("MESSAGE").await.saying("news").without("gap");
     assert_eq!(proxy.accepted(), connections, "a connection was lost");
     soon("the end", gateway.shut_down()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_api_publishes_is_answered_by_the_confirmation_and_by_nothing_before() {
+    let timeout = Duration::from_secs(5);
+    let (gateway, proxy) = behind_a_proxy(|config| {
+        config.admin.api_key = Some(operator::KEY.into());
+        config.admin.timeout = timeout;
+        config.broker.amqp.heartbeat = Duration::from_mins(10); // so that it is not noticed
+    })
+    .await;
+    let admin = gateway.admin_address().expect("a port for operators").to_string();
+    let message = json!({ "destination": "/queue/by-api", "body": "x" });
+    assert_eq!(operator::done(&admin, "POST /messages", message.clone()).await, json!({ "routed": true }));
+    proxy.black_hole();
+    {
+        let mut held = pin!(operator::call(&admin, "POST /messages", &message));
+        tokio::select! {
+            biased;
+            early = &mut held => panic!("answered without the broker: {early:?}"),
+            () = beside(&admin) => {}
+        }
+        proxy.pass();
+        assert_eq!(held.await.status, 200);
+    }
+    proxy.black_hole();
+    operator::refused(&admin, "POST /messages", message.clone(), 504, "admin.timeout").await;
+    proxy.refuse();
+    proxy.cut(Cut::Reset);
+    until(&gateway, LinkState::Recovering).await;
+    let answer = operator::call(&admin, "POST /messages", &message).await;
+    assert!(matches!(answer.status, 503 | 504), "{answer:?}");
+    proxy.pass();
+    until(&gateway, LinkState::Up).await;
+    assert_eq!(operator::done(&admin, "POST /messages", message).await, json!({ "routed": true }));
+}
+
+/// Other calls are answered.
+async fn beside(admin: &str) {
+    for _ in 0..20 {
+        operator::done(admin, "GET /sessions", Value::Null).await;
+    }
 }
