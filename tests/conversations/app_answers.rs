@@ -7,10 +7,13 @@ use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use stompgate::chain::{HttpSettings, RouteSettings};
 use stompgate::gateway::Gateway;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 use crate::support::service::{Answer, Service, answer};
-use crate::support::{Client, gateway_with};
+use crate::support::{Client, gateway_with, until};
+
+const NO_CONTENT: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
 fn gateway(url: String, change: impl FnOnce(&mut HttpSettings)) -> Gateway {
     let mut http = HttpSettings { url, breaker_failures: 0, ..HttpSettings::default() };
@@ -93,4 +96,57 @@ async fn an_answer_that_breaks_off_is_rubbish_or_never_ends_is_a_failure_and_no_
     }
     client.send("SEND\ndestination:/app/x\n\n").await;
     client.expect("MESSAGE").await.with("destination", "/topic/x").saying("fine again");
+}
+
+#[tokio::test]
+async fn so_many_calls_are_under_way_at_a_time_and_the_others_wait_and_come() {
+    const CLIENTS: usize = 8;
+    let permits = Arc::new(Semaphore::new(0));
+    let service = Service::start([Answer::Held(Arc::clone(&permits), NO_CONTENT.into())]).await;
+    let gateway = gateway(format!("http://{}/", service.address), |http| http.max_concurrent = 3);
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        let mut client = Client::connect(&gateway, "1.2").await;
+        client.send("SEND\ndestination:/app/x\nreceipt:r\n\n").await;
+        clients.push(client);
+    }
+    for answered in 0..CLIENTS {
+        let expected = CLIENTS.min(answered + 3);
+        until("those that may", || service.calls().len() >= expected).await;
+        // Whoever comes in now comes after all that could have been called.
+        Client::connect(&gateway, "1.2").await.disconnect().await;
+        assert_eq!(service.calls().len(), expected, "after {answered} answers");
+        permits.add_permits(1);
+    }
+    for client in &mut clients {
+        client.expect("RECEIPT").await.without("status");
+    }
+}
+
+#[tokio::test]
+async fn connections_are_kept_and_used_again_if_the_setting_says_so() {
+    for (max_idle, is_kept) in [(16, true), (0, false)] {
+        let service = Service::start([Answer::Bytes(NO_CONTENT.into())]).await;
+        let gateway = gateway(format!("http://{}/", service.address), |http| http.max_idle = max_idle);
+        let mut client = Client::connect(&gateway, "1.2").await;
+        for _ in 0..20 {
+            client.does("SEND\ndestination:/app/x\n\n").await.without("status");
+        }
+        assert_eq!(service.connections() < 20, is_kept, "{} connections", service.connections());
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_dies_at_work_and_comes_back_costs_only_what_it_had() {
+    let service = Service::start([Answer::Held(Arc::new(Semaphore::new(0)), Vec::new())]).await;
+    let address = service.address;
+    let gateway = gateway(format!("http://{address}/"), |_| {});
+    let mut client = Client::connect(&gateway, "1.2").await;
+    let receipt = client.asks("SEND\ndestination:/app/x\n\n").await;
+    until("the call", || service.calls().len() == 1).await;
+    drop(service);
+    client.expect("RECEIPT").await.with("receipt-id", &receipt).with("status", "502");
+    client.does("SEND\ndestination:/app/x\n\n").await.with("status", "502");
+    let _service = Service::start_at(address, [Answer::Bytes(NO_CONTENT.into())]).await;
+    client.does("SEND\ndestination:/app/x\n\n").await.without("status");
 }

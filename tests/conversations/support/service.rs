@@ -1,10 +1,12 @@
 //! An HTTP service for the gateway to call: real sockets, and answers that a test writes.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
 /// A request as it came.
@@ -19,6 +21,7 @@ pub(crate) struct Call {
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
     calls: Arc<Mutex<Vec<Call>>>,
+    connections: Arc<AtomicUsize>,
     serving: tokio::task::JoinHandle<()>,
 }
 
@@ -31,6 +34,8 @@ pub(crate) enum Answer {
     Last(Vec<u8>),
     /// Never answers.
     Silence,
+    /// Writes these bytes when it gets a permit.
+    Held(Arc<Semaphore>, Vec<u8>),
     /// Writes the first bytes, and then the others over and over.
     Endless(Vec<u8>, Vec<u8>),
 }
@@ -47,22 +52,30 @@ pub(crate) fn answer_with(status: &str, headers: &str, body: &str) -> Answer {
 
 impl Service {
     pub(crate) async fn start(answers: impl Into<Vec<Answer>>) -> Self {
-        Self::start_with(answers.into(), None).await
+        Self::start_with(None, answers.into(), None).await
+    }
+
+    /// Where another was before.
+    pub(crate) async fn start_at(address: SocketAddr, answers: impl Into<Vec<Answer>>) -> Self {
+        Self::start_with(Some(address), answers.into(), None).await
     }
 
     /// The same over TLS.
     pub(crate) async fn start_tls(answers: impl Into<Vec<Answer>>, acceptor: TlsAcceptor) -> Self {
-        Self::start_with(answers.into(), Some(acceptor)).await
+        Self::start_with(None, answers.into(), Some(acceptor)).await
     }
 
-    async fn start_with(answers: Vec<Answer>, acceptor: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    async fn start_with(address: Option<SocketAddr>, answers: Vec<Answer>, acceptor: Option<TlsAcceptor>) -> Self {
+        let address = address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (calls, answers) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(answers)));
-        let noted = Arc::clone(&calls);
+        let connections = Arc::new(AtomicUsize::new(0));
+        let (noted, accepted) = (Arc::clone(&calls), Arc::clone(&connections));
         let serving = tokio::spawn(async move {
             let mut clients = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                accepted.fetch_add(1, Ordering::SeqCst);
                 let (acceptor, noted, answers) = (acceptor.clone(), Arc::clone(&noted), Arc::clone(&answers));
                 clients.spawn(async move {
                     match acceptor {
@@ -76,12 +89,17 @@ impl Service {
                 });
             }
         });
-        Service { address, calls, serving }
+        Service { address, calls, connections, serving }
     }
 
     /// The requests that came, in their order.
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()
+    }
+
+    /// How many connections it has accepted.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
     }
 
     /// The last request that came.
@@ -157,6 +175,12 @@ async fn serve(
                 return;
             }
             Answer::Silence => std::future::pending().await,
+            Answer::Held(permits, bytes) => {
+                permits.acquire().await.expect("a test that lets go").forget();
+                if stream.write_all(&bytes).await.is_err() {
+                    return;
+                }
+            }
         }
     }
 }
