@@ -20,7 +20,26 @@ mod rabbitmq;
 #[path = "../conversations/support/mod.rs"]
 mod support;
 
+/// Each of these by MQTT 5 and by 3.1.1.
+macro_rules! by_both_versions {
+    ($($test:ident),+ $(,)?) => {
+        by_both_versions! { by_5: V5, $($test),+ }
+        by_both_versions! { by_3_1_1: V311, $($test),+ }
+    };
+    ($name:ident: $version:ident, $($test:ident),+) => {
+        mod $name {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test(stompgate::broker::mqtt::Version::$version).await;
+                }
+            )+
+        }
+    };
+}
+
 mod accounting;
+mod handshakes;
 mod innocents;
 mod outages;
 mod qualities;
@@ -31,7 +50,7 @@ mod secure;
 
 use std::time::Duration;
 
-use stompgate::broker::mqtt::Uri;
+use stompgate::broker::mqtt::{Uri, Version};
 use stompgate::broker::{Kind, LinkState};
 use stompgate::config::Config;
 use stompgate::gateway::Gateway;
@@ -59,6 +78,15 @@ fn gateway_at(uri: String, change: impl FnOnce(&mut Config)) -> Gateway {
     })
 }
 
+/// The settings for this version. 3.1.1 is told what it cannot ask, and has its headers in the envelope.
+fn by(version: Version) -> impl Fn(&mut Config) {
+    move |config| {
+        config.broker.mqtt.version = version;
+        config.broker.mqtt.shared_subscriptions = version == Version::V311;
+        config.broker.mqtt.envelope = version == Version::V311;
+    }
+}
+
 /// A gateway with a proxy between it and a broker of its own, connected.
 async fn behind_a_proxy(change: impl FnOnce(&mut Config)) -> (Gateway, Proxy, Mosquitto) {
     let server = Mosquitto::start("").await;
@@ -79,6 +107,38 @@ async fn send_until_routed(client: &mut Client, frame: &str) {
     while client.does(frame).await.maybe("routed").is_some() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// The same where nobody says whether anybody was there: sends until the reader gets it. Returns what that one got, up to
+/// the last that was sent; all of it is acknowledged.
+async fn send_until_read(sender: &mut Client, reader: &mut Client, frame: &str) -> Vec<Received> {
+    let mut came = Vec::new();
+    let sending = async {
+        for attempt in 1.. {
+            let attempt = attempt.to_string();
+            sender.does(&frame.replacen('\n', &format!("\nattempt:{attempt}\n"), 1)).await;
+            while let Ok(message) = timeout(Duration::from_millis(100), reader.expect("MESSAGE")).await {
+                if let Some(id) = message.maybe("ack") {
+                    reader.send(format!("ACK\nid:{id}")).await;
+                }
+                let is_last = message.maybe("attempt") == Some(&attempt);
+                came.push(message);
+                if is_last {
+                    return;
+                }
+            }
+        }
+    };
+    timeout(PATIENCE, sending).await.expect("somebody who reads it");
+    came
+}
+
+/// Panics unless it says that nobody was there, which 3.1.1 cannot.
+fn unrouted(receipt: Received, version: Version) {
+    match version {
+        Version::V5 => receipt.with("routed", "false"),
+        Version::V311 => receipt.without("routed"),
+    };
 }
 
 /// Takes a delivery, and has the receipt for that.

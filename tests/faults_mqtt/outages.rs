@@ -3,12 +3,21 @@
 use std::time::Duration;
 
 use stompgate::broker::LinkState;
+use stompgate::broker::mqtt::Version;
 use stompgate::gateway::Gateway;
 
 use crate::mosquitto::Mosquitto;
 use crate::proxy::{Cut, Proxy};
 use crate::support::{Client, Received, until as eventually};
-use crate::{PATIENCE, ack, behind_a_proxy, connect_all, gateway_at, send_until_routed, until, uri};
+use crate::{PATIENCE, ack, behind_a_proxy, by, connect_all, gateway_at, send_until_read, unrouted, until, uri};
+
+by_both_versions! {
+    a_cut_costs_nobody_a_subscription,
+    a_killed_broker_costs_nobody_a_subscription,
+    a_black_hole_is_noticed_by_the_keep_alive_and_healed,
+    every_receipt_resolves_when_nothing_answers,
+    a_broker_that_is_not_there_yet_is_waited_for,
+}
 
 /// One of each kind of subscriber, and a publisher. The worker has something in its hands.
 struct Company {
@@ -42,24 +51,24 @@ impl Company {
     async fn carries_on(mut self) {
         // What it had stays its own: the broker has forgotten it.
         ack(&mut self.worker, &self.job).await.without("settled");
-        send_until_routed(&mut self.publisher, "SEND\ndestination:/topic/news/b\n\nafter").await;
-        self.plain.expect("MESSAGE").await.saying("after").with("gap", "true");
-        send_until_routed(&mut self.publisher, "SEND\ndestination:/topic/acknowledged\n\nafter").await;
-        self.acknowledging.expect("MESSAGE").await.saying("after").with("gap", "true");
+        for (reader, topic) in [(&mut self.plain, "news/b"), (&mut self.acknowledging, "acknowledged")] {
+            let news = format!("SEND\ndestination:/topic/{topic}\n\nafter");
+            let mut came = send_until_read(&mut self.publisher, reader, &news).await.into_iter();
+            came.next().expect("the first").saying("after").with("gap", "true");
+            came.for_each(|message| drop(message.saying("after").without("gap")));
+        }
         let question = "SEND\ndestination:/queue/work\nreply-to:/temp-queue/answers\n\nquestion";
-        send_until_routed(&mut self.asking, question).await;
-        let question = self.worker.expect("MESSAGE").await.saying("question");
-        ack(&mut self.worker, &question).await.without("settled");
-        let answer = format!("SEND\ndestination:{}\n\nanswer", question.get("reply-to"));
-        send_until_routed(&mut self.worker, &answer).await;
-        self.asking.expect("MESSAGE").await.saying("answer");
+        let questions = send_until_read(&mut self.asking, &mut self.worker, question).await;
+        let answer = format!("SEND\ndestination:{}\n\nanswer", questions[0].get("reply-to"));
+        for answer in send_until_read(&mut self.worker, &mut self.asking, &answer).await {
+            answer.saying("answer");
+        }
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cut_costs_nobody_a_subscription() {
+async fn a_cut_costs_nobody_a_subscription(version: Version) {
     for how in [Cut::Reset, Cut::Fin] {
-        let (gateway, proxy, _server) = behind_a_proxy(|_| {}).await;
+        let (gateway, proxy, _server) = behind_a_proxy(by(version)).await;
         let company = Company::of(&gateway).await;
         proxy.cut(how);
         until(&gateway, LinkState::Recovering).await;
@@ -68,10 +77,9 @@ async fn a_cut_costs_nobody_a_subscription() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_broker_costs_nobody_a_subscription() {
+async fn a_killed_broker_costs_nobody_a_subscription(version: Version) {
     let mut server = Mosquitto::start("").await;
-    let gateway = gateway_at(server.uri(), |_| {});
+    let gateway = gateway_at(server.uri(), by(version));
     let company = Company::of(&gateway).await;
     server.kill();
     until(&gateway, LinkState::Recovering).await;
@@ -83,15 +91,15 @@ async fn a_killed_broker_costs_nobody_a_subscription() {
     server.run().await;
     until(&gateway, LinkState::Up).await;
     early.expect("RECEIPT").await.with("receipt-id", &subscribed);
-    sender.expect("RECEIPT").await.with("receipt-id", &sent).with("routed", "false");
+    unrouted(sender.expect("RECEIPT").await.with("receipt-id", &sent), version);
     sender.does("SEND\ndestination:/queue/early\n\nearly").await.without("routed");
     early.expect("MESSAGE").await.saying("early");
     company.carries_on().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_black_hole_is_noticed_by_the_keep_alive_and_healed() {
+async fn a_black_hole_is_noticed_by_the_keep_alive_and_healed(version: Version) {
     let (gateway, proxy, _server) = behind_a_proxy(|config| {
+        by(version)(config);
         config.broker.mqtt.keep_alive = Duration::from_secs(1);
         config.broker.mqtt.connect_timeout = PATIENCE;
     })
@@ -106,13 +114,13 @@ async fn a_black_hole_is_noticed_by_the_keep_alive_and_healed() {
     assert_eq!(*gateway.broker_state().borrow(), LinkState::Recovering);
     proxy.pass();
     until(&gateway, LinkState::Up).await;
-    publisher.expect("RECEIPT").await.with("receipt-id", &receipt).with("routed", "false");
+    unrouted(publisher.expect("RECEIPT").await.with("receipt-id", &receipt), version);
     company.carries_on().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_receipt_resolves_when_nothing_answers() {
+async fn every_receipt_resolves_when_nothing_answers(version: Version) {
     let (gateway, proxy, _server) = behind_a_proxy(|config| {
+        by(version)(config);
         config.session.confirm_timeout = Duration::from_secs(2);
         config.broker.mqtt.keep_alive = Duration::from_mins(10); // so that it is not noticed
     })
@@ -143,12 +151,11 @@ async fn every_receipt_resolves_when_nothing_answers() {
     healed.does("SEND\ndestination:/topic/silence\n\nhealed").await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_is_not_there_yet_is_waited_for() {
+async fn a_broker_that_is_not_there_yet_is_waited_for(version: Version) {
     let server = Mosquitto::start("").await;
     let proxy = Proxy::before(server.port());
     proxy.refuse();
-    let gateway = gateway_at(uri(proxy.port()), |_| {});
+    let gateway = gateway_at(uri(proxy.port()), by(version));
     assert_eq!(*gateway.broker_state().borrow(), LinkState::Recovering);
     let [mut reader, mut sender] = connect_all(&gateway).await;
     let subscribed = reader.asks("SUBSCRIBE\nid:0\ndestination:/topic/a").await;

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -169,7 +168,7 @@ fn subscription(body: &[u8]) -> Asked {
 }
 
 /// The next packet: its first byte, and all that follows its length.
-async fn read(stream: &mut OwnedReadHalf) -> Option<(u8, Vec<u8>)> {
+pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Vec<u8>)> {
     let kind = stream.read_u8().await.ok()?;
     let (mut length, mut shift) = (0, 0);
     loop {

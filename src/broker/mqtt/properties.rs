@@ -71,9 +71,11 @@ pub(super) fn packet(message: &Message, topic: String, qos: u8) -> Result<Packet
     Ok(Packet { topic, qos, retain: message.options.retain, properties, payload: message.body.clone() })
 }
 
-/// Marks a message that may be there already. Without properties there is nothing to mark it with.
-pub(super) fn republish(packet: &mut Packet) {
-    if !packet.properties.user.iter().any(|(name, _)| name == REPUBLISHED) {
+/// Marks a message that may be there already. By 3.1.1 the envelope is all that there is to mark.
+pub(super) fn republish(packet: &mut Packet, envelope: bool) {
+    if envelope {
+        packet.payload = marked(&packet.payload).unwrap_or_else(|| packet.payload.clone());
+    } else if !packet.properties.user.iter().any(|(name, _)| name == REPUBLISHED) {
         packet.properties.user.push((REPUBLISHED.to_owned(), "true".to_owned()));
     }
 }
@@ -150,6 +152,13 @@ fn wrapped(message: &Message) -> Bytes {
         Err(_) => json!({ "headers": headers, "base64": base64url(&message.body) }),
     };
     document.to_string().into()
+}
+
+/// An envelope of ours with the mark; `None` for the empty one that makes the broker forget.
+fn marked(envelope: &Bytes) -> Option<Bytes> {
+    let mut document: Value = serde_json::from_slice(envelope).ok()?;
+    document.get_mut("headers")?.as_object_mut()?.insert(REPUBLISHED.to_owned(), "true".into());
+    Some(document.to_string().into())
 }
 
 fn unwrapped(payload: &Bytes) -> Option<(Headers, Option<Bytes>)> {

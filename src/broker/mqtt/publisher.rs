@@ -66,13 +66,14 @@ impl Publisher {
     /// Starts the task. It ends with the line.
     pub(super) fn start(settings: &Settings, names: Names, line: &Arc<Line>) -> Self {
         let (sender, jobs) = mpsc::unbounded_channel();
-        tokio::spawn(Worker { line: Arc::clone(line), jobs, again: VecDeque::new(), next: 0 }.run());
+        let envelope = settings.envelope;
+        tokio::spawn(Worker { line: Arc::clone(line), envelope, jobs, again: VecDeque::new(), next: 0 }.run());
         Publisher {
             jobs: sender,
             line: Arc::clone(line),
             names,
             version: settings.version,
-            envelope: settings.envelope,
+            envelope,
             qos: settings.qos,
             headers_dropped: Arc::default(),
             told: AtomicBool::new(false),
@@ -190,6 +191,7 @@ fn size(packet: &Packet) -> usize {
 /// The publishing connection's task.
 struct Worker {
     line: Arc<Line>,
+    envelope: bool,
     jobs: mpsc::UnboundedReceiver<Job>,
     /// To be published again, in order.
     again: VecDeque<Job>,
@@ -264,7 +266,7 @@ impl Worker {
                 answer(job, Err(BrokerError::Rejected(why.to_owned())));
                 continue;
             }
-            properties::republish(&mut job.packet);
+            properties::republish(&mut job.packet, self.envelope);
             self.again.push_front(job);
         }
     }
