@@ -304,8 +304,8 @@ impl Refusal {
     pub fn poison(what: &str) -> Self {
         let detail = format!(
             "A message in {what} breaks each connection to the broker that it comes on; a routing key or a property \
-             that is not UTF-8 does that, and so does what is larger than broker.mqtt.max_packet. It must be removed from \
-             there with another program."
+             that is not UTF-8 does that, and so does a size that the gateway does not read. Its log says what it is. The \
+             message must be removed from there with another program."
         );
         Self::new("poison", CloseCode::POLICY, "Message cannot be read", detail)
     }
