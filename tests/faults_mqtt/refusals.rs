@@ -187,7 +187,7 @@ async fn a_login_that_is_refused_is_waited_for_at_the_start_and_later(version: V
         config.admin.enabled = true;
     });
     let [mut reader] = connect_all(&gateway).await;
-    let subscribed = reader.asks("SUBSCRIBE\nid:0\ndestination:/topic/a").await;
+    let mut subscribed = Some(reader.asks("SUBSCRIBE\nid:0\ndestination:/topic/a").await);
     assert_eq!(*gateway.broker_state().borrow(), LinkState::Recovering);
     assert_eq!(readiness(&gateway).await, "503");
     for (passcode, state, ready) in
@@ -202,8 +202,10 @@ async fn a_login_that_is_refused_is_waited_for_at_the_start_and_later(version: V
         }
         until(&gateway, state).await;
         assert_eq!(readiness(&gateway).await, ready);
+        if let Some(subscribed) = subscribed.take() {
+            reader.expect("RECEIPT").await.with("receipt-id", &subscribed); // what it loses from now on is a gap
+        }
     }
-    reader.expect("RECEIPT").await.with("receipt-id", &subscribed);
     let mut sender = Client::connect(&gateway, "1.2").await;
     let mut came = send_until_read(&mut sender, &mut reader, "SEND\ndestination:/topic/a\n\nnews").await;
     came.remove(0).saying("news").with("gap", "true");
