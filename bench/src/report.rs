@@ -101,7 +101,8 @@ impl Report {
 impl Row {
     /// Each round by itself: what disturbs a round disturbs both of its halves.
     fn ratios(&self) -> Vec<f64> {
-        self.gateway.iter().zip(&self.reference).map(|(gateway, reference)| gateway / reference).collect()
+        let ratios = self.gateway.iter().zip(&self.reference).map(|(gateway, reference)| gateway / reference);
+        ratios.filter(|ratio| ratio.is_finite()).collect()
     }
 }
 
