@@ -34,6 +34,7 @@ pub const CPU: &str = "CPU per message, µs (floor: bare lapin)";
 
 /// The broker keeps the last message of this queue, so that it does not fill.
 const QUEUE: &str = "stompgate-bench";
+const DESTINATION: &str = "/queue/stompgate-bench";
 const TOPIC: &str = "bench.bridge";
 /// Messages that wait for their confirmation at a time.
 const WINDOW: u64 = 512;
@@ -64,12 +65,12 @@ async fn publishing(gateway: &Gateway, uri: &str, plan: &Plan, report: &mut Repo
     let server = gateway.start()?;
     let producer = Client::connect(server.address(), 0).await?;
     let (mut rate, mut cpu) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
-    send(&producer, Duration::from_millis(200)).await?; // warms up
+    send(&producer, DESTINATION, Duration::from_millis(200)).await?; // warms up
     for round in 0..plan.rounds {
         for turn in [round % 2, (round + 1) % 2] {
             let (messages, seconds, used) = if turn == 0 {
                 let meter = server.meter()?;
-                let messages = send(&producer, plan.round).await? as f64;
+                let messages = send(&producer, DESTINATION, plan.round).await? as f64;
                 let usage = meter.read(&server)?;
                 (messages, usage.seconds, usage.server)
             } else {
@@ -94,6 +95,7 @@ async fn consuming(
     let reader = Client::subscribe(server.address(), 0, "/topic/bench.bridge", "auto").await?;
     let messages = FEED * u64::try_from(plan.round.as_millis()).unwrap_or(u64::MAX) / 1000;
     let (arrived, changed) = (Rc::new(Cell::new(0)), Rc::new(Notify::new()));
+    let mut published = 0;
     let (mut rate, mut cpu) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
     tokio::task::spawn_local({
         let (arrived, changed) = (Rc::clone(&arrived), Rc::clone(&changed));
@@ -113,18 +115,18 @@ async fn consuming(
     });
     for round in 0..plan.rounds {
         for turn in [round % 2, (round + 1) % 2] {
+            published += messages;
             let (seconds, used) = if turn == 0 {
-                let (meter, before) = (server.meter()?, arrived.get());
+                let meter = server.meter()?;
                 publish(channel, "amq.topic", TOPIC, |sent| sent >= messages).await.map_err(io::Error::other)?;
-                while arrived.get() < before + messages {
-                    changed.notified().await;
-                }
+                arrive(published, &arrived, &changed).await;
                 let usage = meter.read(&server)?;
                 (usage.seconds, usage.server)
             } else {
                 let bare = Bare::start("bare-consumer", uri, plan.round)?;
                 publish(channel, "amq.topic", TOPIC, |sent| sent >= messages).await.map_err(io::Error::other)?;
                 let (_, seconds, used) = bare.wait()?;
+                arrive(published, &arrived, &changed).await; // it has read the same, which is of no other turn
                 (seconds, used)
             };
             rate[turn].push(messages as f64 / seconds);
@@ -135,6 +137,13 @@ async fn consuming(
     Ok(())
 }
 
+/// Waits until a reader has so many messages.
+pub async fn arrive(messages: u64, arrived: &Cell<u64>, changed: &Notify) {
+    while arrived.get() < messages {
+        changed.notified().await;
+    }
+}
+
 fn add(report: &mut Report, scenario: &str, rate: [Vec<f64>; 2], cpu: [Vec<f64>; 2]) {
     let ([rate, bare_rate], [cpu, bare_cpu]) = (rate, cpu);
     report.add(scenario, CPU, cpu, &bare_cpu);
@@ -142,13 +151,13 @@ fn add(report: &mut Report, scenario: &str, rate: [Vec<f64>; 2], cpu: [Vec<f64>;
 }
 
 /// Sends for so long, and waits for the receipts. Returns how many that were.
-async fn send(producer: &Client, time: Duration) -> io::Result<u64> {
+pub async fn send(producer: &Client, destination: &str, time: Duration) -> io::Result<u64> {
     let (start, receipts) = (Instant::now(), Cell::new(0));
     let (mut sent, mut out) = (0, Vec::new());
     while start.elapsed() < time || receipts.get() < sent {
         out.clear();
         while start.elapsed() < time && sent < receipts.get() + WINDOW {
-            out.extend(wire::send("/queue/stompgate-bench", Some(sent), sent, 0));
+            out.extend(wire::send(destination, Some(sent), sent, 0));
             sent += 1;
         }
         producer.send(&out).await?;
@@ -165,11 +174,11 @@ async fn send(producer: &Client, time: Duration) -> io::Result<u64> {
 }
 
 /// A child that measures itself.
-struct Bare(Child, BufReader<std::process::ChildStdout>);
+pub struct Bare(Child, BufReader<std::process::ChildStdout>);
 
 impl Bare {
     /// Comes back when it is ready.
-    fn start(role: &str, uri: &str, time: Duration) -> io::Result<Bare> {
+    pub fn start(role: &str, uri: &str, time: Duration) -> io::Result<Bare> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args([role, uri, &time.as_millis().to_string()]).stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn()?;
@@ -180,7 +189,7 @@ impl Bare {
     }
 
     /// Messages, seconds, and microseconds of CPU.
-    fn wait(mut self) -> io::Result<(f64, f64, f64)> {
+    pub fn wait(mut self) -> io::Result<(f64, f64, f64)> {
         let line = self.line()?;
         let mut numbers = line.split_whitespace().filter_map(|number| number.parse().ok());
         self.0.wait()?;
@@ -237,12 +246,12 @@ pub fn bare_consumer(uri: &str, time: Duration) -> io::Result<()> {
 /// What can fail in a program of a few lines.
 pub type Anything = Box<dyn std::error::Error + Send + Sync>;
 
-fn measured(work: impl Future<Output = Result<(), Anything>>) -> io::Result<()> {
+pub fn measured(work: impl Future<Output = Result<(), Anything>>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(work).map_err(io::Error::other)
 }
 
-fn told(messages: u64, start: Instant, before: Duration) -> Result<(), Anything> {
+pub fn told(messages: u64, start: Instant, before: Duration) -> Result<(), Anything> {
     let cpu = process::own_cpu()?.saturating_sub(before);
     println!("{messages} {} {}", start.elapsed().as_secs_f64(), cpu.as_secs_f64() * 1e6);
     Ok(())

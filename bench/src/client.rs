@@ -29,7 +29,11 @@ thread_local! {
 pub struct Client {
     stream: TcpStream,
     incomplete: RefCell<Vec<u8>>,
+    split: Split,
 }
+
+/// Splits the first frame off what has come, as [`wire::split_frame`] does.
+type Split = fn(&[u8]) -> io::Result<Option<(Kind, &[u8], usize)>>;
 
 impl Client {
     /// A connection without any handshake.
@@ -39,7 +43,7 @@ impl Client {
 
     fn of(stream: TcpStream) -> io::Result<Client> {
         stream.set_nodelay(true)?;
-        Ok(Client { stream, incomplete: RefCell::default() })
+        Ok(Client { stream, incomplete: RefCell::default(), split: wire::split_frame })
     }
 
     /// A STOMP session over WebSocket, with heart-beats of so many milliseconds both ways.
@@ -71,6 +75,18 @@ impl Client {
         let client = Client::of(socket.connect(address).await?)?;
         client.log_in(address, 0, "").await?;
         client.listen(destination, "auto").await?;
+        Ok(client)
+    }
+
+    /// A session of MQTT 3.1.1, and with a topic one of its subscribers.
+    pub async fn mqtt(address: SocketAddr, name: usize, topic: Option<&str>) -> io::Result<Client> {
+        let client = Client { split: wire::split_packet, ..Client::bare(address).await? };
+        client.send(&wire::mqtt_connect(name)).await?;
+        client.expect("\0\0").await?; // the body of CONNACK
+        if let Some(topic) = topic {
+            client.send(&wire::mqtt_subscribe(topic)).await?;
+            client.expect("\0\x01\0").await?; // the body of SUBACK
+        }
         Ok(client)
     }
 
@@ -157,7 +173,7 @@ impl Client {
             incomplete.extend(read);
             rest = &incomplete;
         }
-        while let Some((kind, payload, length)) = wire::split_frame(rest)? {
+        while let Some((kind, payload, length)) = (self.split)(rest)? {
             match kind {
                 Kind::Data if payload == b"\n" => {}
                 Kind::Data if payload.starts_with(b"ERROR\n") => {

@@ -154,6 +154,16 @@ impl Crowd {
         Ok(Crowd::new(server, publisher, receivers))
     }
 
+    /// Subscribers and publisher of an MQTT broker, with the same bodies.
+    pub async fn of_mosquitto(server: Server, subscribers: usize) -> io::Result<Crowd> {
+        const TOPIC: &str = "bench";
+        let (address, next) = (server.address(), Rc::new(Cell::new(1)));
+        let subscribe = move || Client::mqtt(address, next.replace(next.get() + 1), Some(TOPIC));
+        let receivers = client::many(subscribers, IN_FLIGHT, subscribe).await?;
+        let publisher = Client::mqtt(address, 0, None).await?;
+        Ok(Crowd { message: |number| wire::mqtt_publish(TOPIC, number), ..Crowd::new(server, publisher, receivers) })
+    }
+
     /// Subscribers of JSON and their publisher, compressed or not.
     pub async fn of_json(server: Server, subscribers: usize, is_compressed: bool) -> io::Result<Crowd> {
         let address = server.address();

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use crate::fan_out::{self, CPU, FEW};
 use crate::latency::{self, FEWS_RATE, HALF, MANYS_RATE, RATE, TAIL};
 use crate::report::{
-    BINDING, FLOOR, NOBODY_STALLED, ONE_WORKER, OPENSSL, PLAIN, PLAIN_SOCKETS, PLUGIN, Report, cell, median, number,
+    BARE_MQTT, BINDING, FLOOR, NOBODY_STALLED, ONE_WORKER, OPENSSL, PLAIN, PLAIN_SOCKETS, PLUGIN, Report, cell, median,
+    number,
 };
-use crate::{bridge, bridged, connecting, deflate, idle, restart, returning, stalled, tls, workers};
+use crate::{bridge, bridged, connecting, deflate, idle, mqtt, restart, returning, stalled, tls, workers};
 
 /// A bound for a row of the report.
 struct Goal {
@@ -61,6 +62,7 @@ fn goals(clients: usize) -> Vec<Goal> {
             goal("G1", &alone, CPU, PLUGIN, Ratio, AtMost(1.0 / 7.0)),
             goal("G2", &before, bridged::CPU, FLOOR, Ratio, AtMost(1.8)),
             goal("G2", &before, bridged::CPU, PLUGIN, Ratio, AtMost(1.0 / 6.0)),
+            goal("G2", &mqtt::name(&alone), mqtt::CPU, FLOOR, Ratio, AtMost(1.8)),
             goal("G3", &saturated, fan_out::RATE, FLOOR, Ratio, AtLeast(0.8)),
             goal("G3", &saturated, fan_out::RATE, PLUGIN, Ratio, AtLeast(8.0)),
             goal("G16", &workers::name(subscribers), CPU, ONE_WORKER, Ratio, AtMost(1.15)),
@@ -94,6 +96,10 @@ fn goals(clients: usize) -> Vec<Goal> {
         goal("G13", &deflate::name(clients), idle::RSS, PLAIN, Difference, AtMost(1024.0)),
         goal("G14", &idle::cpu_name(clients), "CPU per client and second, µs", FLOOR, Own, AtMost(3.0)),
     ]);
+    // The goal is for messages that are confirmed.
+    for scenario in [mqtt::sending(1), mqtt::reading(1)] {
+        goals.push(goal("G12", &scenario, mqtt::BRIDGE_CPU, BARE_MQTT, Ratio, AtMost(2.0)));
+    }
     goals.sort_by_key(|goal| goal.name[1..].trim_end_matches('t').parse::<u32>().unwrap_or(u32::MAX));
     goals
 }

@@ -22,6 +22,8 @@ mod goals;
 mod idle;
 mod latency;
 mod metrics;
+mod mosquitto;
+mod mqtt;
 mod plan;
 mod plugin;
 mod process;
@@ -93,6 +95,22 @@ enum Command {
         /// For how long
         milliseconds: u64,
     },
+    /// Publish by MQTT for so many milliseconds: started by the measurements themselves
+    #[command(hide = true)]
+    BareMqttPublisher {
+        /// Where the broker is, # and the quality of service
+        place: String,
+        /// For how long
+        milliseconds: u64,
+    },
+    /// Consume by MQTT what they publish: started by the measurements themselves
+    #[command(hide = true)]
+    BareMqttConsumer {
+        /// Where the broker is, # and the quality of service
+        place: String,
+        /// How many seconds' worth of messages
+        milliseconds: u64,
+    },
     /// Consume by AMQP what they publish: started by the measurements themselves
     #[command(hide = true)]
     BareConsumer {
@@ -109,6 +127,12 @@ fn main() -> ExitCode {
         Some(Command::FloorServer) => floor::serve(),
         Some(Command::BarePublisher { uri, milliseconds }) => {
             bridge::bare_publisher(uri, Duration::from_millis(*milliseconds))
+        }
+        Some(Command::BareMqttPublisher { place, milliseconds }) => {
+            mqtt::bare_publisher(place, Duration::from_millis(*milliseconds))
+        }
+        Some(Command::BareMqttConsumer { place, milliseconds }) => {
+            mqtt::bare_consumer(place, Duration::from_millis(*milliseconds))
         }
         Some(Command::BareConsumer { uri, milliseconds }) => {
             bridge::bare_consumer(uri, Duration::from_millis(*milliseconds))

@@ -9,8 +9,8 @@ use clap::ValueEnum;
 use crate::process::Gateway;
 use crate::report::Report;
 use crate::{
-    app, bridge, bridged, broker_cost, connecting, deflate, fan_out, idle, latency, metrics, plugin, queue, restart,
-    returning, rules, scale, stalled, tls, workers,
+    app, bridge, bridged, broker_cost, connecting, deflate, fan_out, idle, latency, metrics, mqtt, plugin, queue,
+    restart, returning, rules, scale, stalled, tls, workers,
 };
 
 /// Counts and times of one run of all scenarios.
@@ -77,6 +77,9 @@ pub enum Scenario {
     Bridge,
     /// Fan-out and latency in front of RabbitMQ, beside RabbitMQ's own plugin and the floor. Only when it is asked for.
     Bridged,
+    /// Fan-out in front of Mosquitto, beside Mosquitto alone and the floor; publishing and reading beside a bare MQTT
+    /// program. Only when it is asked for.
+    Mqtt,
     /// Fan-out, latency, connecting and memory beside RabbitMQ's own plugin. Only when it is asked for.
     Plugin,
     /// All clients come at once, beside RabbitMQ's own plugin. Only when it is asked for.
@@ -101,6 +104,7 @@ impl Scenario {
             self,
             Scenario::Bridge
                 | Scenario::Bridged
+                | Scenario::Mqtt
                 | Scenario::Plugin
                 | Scenario::Returning
                 | Scenario::Restart
@@ -145,6 +149,7 @@ impl Scenario {
             Scenario::Tls => tls::run(gateway, plan, report).await,
             Scenario::Bridge => bridge::run(gateway, plan, report).await,
             Scenario::Bridged => bridged::run(gateway, plan, report).await,
+            Scenario::Mqtt => mqtt::run(gateway, plan, report).await,
             Scenario::Plugin => plugin::run(gateway, plan, report).await,
             Scenario::Returning => returning::run(gateway, plan, report).await,
             Scenario::Restart => restart::run(gateway, plan, report).await,

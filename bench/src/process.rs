@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::mosquitto::Mosquitto;
 use crate::rabbitmq::RabbitMq;
 
 /// Counts from one instant on.
@@ -45,8 +46,24 @@ pub struct Gateway {
 pub struct Server {
     process: u32,
     child: Option<Child>,
-    broker: Option<RabbitMq>,
+    broker: Option<Broker>,
     address: SocketAddr,
+}
+
+/// What stands behind a server, or is it.
+#[derive(Debug)]
+enum Broker {
+    RabbitMq(RabbitMq),
+    Mosquitto(Mosquitto),
+}
+
+impl Broker {
+    fn process(&self) -> u32 {
+        match self {
+            Broker::RabbitMq(broker) => broker.process(),
+            Broker::Mosquitto(broker) => broker.process(),
+        }
+    }
 }
 
 /// Memory of a process, in bytes.
@@ -68,7 +85,15 @@ impl Gateway {
     pub fn start_before(&self, broker: RabbitMq) -> io::Result<Server> {
         let uri = format!("broker.amqp.uri=\"{}\"", broker.uri());
         let mut server = self.start_with(&["broker.kind=\"amqp\"", &uri])?;
-        server.broker = Some(broker);
+        server.broker = Some(Broker::RabbitMq(broker));
+        Ok(server)
+    }
+
+    /// The same in front of a Mosquitto.
+    pub fn start_before_mosquitto(&self, broker: Mosquitto) -> io::Result<Server> {
+        let uri = format!("broker.mqtt.uri=\"mqtt://{}\"", broker.address());
+        let mut server = self.start_with(&["broker.kind=\"mqtt\"", &uri])?;
+        server.broker = Some(Broker::Mosquitto(broker));
         Ok(server)
     }
 
@@ -121,17 +146,34 @@ impl Server {
 
     /// A broker's own plugin.
     pub fn plugin(broker: RabbitMq) -> Server {
-        Server { process: broker.process(), child: None, address: broker.web_stomp(), broker: Some(broker) }
+        Server {
+            process: broker.process(),
+            child: None,
+            address: broker.web_stomp(),
+            broker: Some(Broker::RabbitMq(broker)),
+        }
     }
 
-    /// The broker behind it, or that it is.
+    /// A broker by itself.
+    pub fn mosquitto(broker: Mosquitto) -> Server {
+        let (process, address) = (broker.process(), broker.address());
+        Server { process, child: None, address, broker: Some(Broker::Mosquitto(broker)) }
+    }
+
+    /// The RabbitMQ behind it, or that it is.
     pub fn broker(&self) -> Option<&RabbitMq> {
-        self.broker.as_ref()
+        match &self.broker {
+            Some(Broker::RabbitMq(broker)) => Some(broker),
+            _ => None,
+        }
     }
 
     /// The same, to be killed and started again.
     pub fn broker_mut(&mut self) -> Option<&mut RabbitMq> {
-        self.broker.as_mut()
+        match &mut self.broker {
+            Some(Broker::RabbitMq(broker)) => Some(broker),
+            _ => None,
+        }
     }
 
     /// Where it listens.
@@ -147,7 +189,7 @@ impl Server {
 
     /// CPU time since its start, with that of a broker behind it, and that of the broker.
     fn cpu(&self) -> io::Result<(Duration, Duration)> {
-        let broker = self.broker.as_ref().map(RabbitMq::process);
+        let broker = self.broker.as_ref().map(Broker::process);
         let brokers = broker.map_or(Ok(Duration::ZERO), |process| cpu(&process.to_string()))?;
         let own = if broker == Some(self.process) { Duration::ZERO } else { cpu(&self.process.to_string())? };
         Ok((own + brokers, brokers))

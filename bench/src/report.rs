@@ -18,6 +18,10 @@ pub const PLAIN_SOCKETS: &str = "ws";
 pub const OPENSSL: &str = "openssl speed";
 /// A program that only binds.
 pub const BINDING: &str = "bare binding";
+/// A program with the same library and nothing else.
+pub const BARE_MQTT: &str = "bare rumqttc";
+/// The broker with as many clients of its own.
+pub const MOSQUITTO: &str = "Mosquitto alone";
 /// RabbitMQ's own.
 pub const PLUGIN: &str = "Web STOMP plugin";
 

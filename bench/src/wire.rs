@@ -92,6 +92,55 @@ pub fn split_frame(bytes: &[u8]) -> io::Result<Option<(Kind, &[u8], usize)>> {
     Ok(Some((kind, payload, head + length)))
 }
 
+/// Splits the first MQTT packet off `bytes`: what follows its length, and how many bytes it takes. `None` while it is not
+/// complete.
+pub fn split_packet(bytes: &[u8]) -> io::Result<Option<(Kind, &[u8], usize)>> {
+    let (mut length, mut head) = (0, 1);
+    loop {
+        let Some(byte) = bytes.get(head) else { return Ok(None) };
+        if head > 4 {
+            return Err(io::Error::other("a packet that is too long"));
+        }
+        length |= usize::from(byte & 0x7f) << (7 * (head - 1));
+        head += 1;
+        if *byte < 0x80 {
+            break;
+        }
+    }
+    Ok(bytes.get(head..head + length).map(|body| (Kind::Data, body, head + length)))
+}
+
+/// A CONNECT of MQTT 3.1.1, without keep-alive.
+pub fn mqtt_connect(name: usize) -> Vec<u8> {
+    packet(0x10, &[&text("MQTT")[..], &[4, 2, 0, 0], &text(&format!("bench-{name}"))].concat())
+}
+
+/// A SUBSCRIBE at quality of service 0.
+pub fn mqtt_subscribe(topic: &str) -> Vec<u8> {
+    packet(0x82, &[&[0, 1][..], &text(topic), &[0]].concat())
+}
+
+/// A PUBLISH at quality of service 0, with the marks where a body of STOMP has them.
+pub fn mqtt_publish(topic: &str, number: u64) -> Vec<u8> {
+    let body = format!("\n\n{number:016x}{:016x}{:.<fill$}", 0, "", fill = BODY - 2 * DIGITS);
+    packet(0x30, &[&text(topic)[..], body.as_bytes()].concat())
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [&u16::try_from(text.len()).unwrap_or(u16::MAX).to_be_bytes()[..], text.as_bytes()].concat()
+}
+
+fn packet(first: u8, body: &[u8]) -> Vec<u8> {
+    let (mut packet, mut length) = (vec![first], body.len());
+    while length > 0x7f {
+        packet.push(0x80 | u8::try_from(length & 0x7f).unwrap_or_default());
+        length >>= 7;
+    }
+    packet.push(u8::try_from(length).unwrap_or_default());
+    packet.extend(body);
+    packet
+}
+
 /// A SEND as one WebSocket message, its body ending one byte before the end.
 pub fn send(destination: &str, receipt: Option<u64>, number: u64, time: u64) -> Vec<u8> {
     let receipt = receipt.map_or(String::new(), |receipt| format!("receipt:{receipt}\n"));
@@ -188,6 +237,16 @@ mod tests {
         assert_eq!(number(&message).unwrap(), 258);
         assert_eq!(time(&message).unwrap(), u64::MAX);
         assert_eq!(header(&message, "receipt"), Some(&b"7"[..]));
+    }
+
+    #[test]
+    fn a_packet_is_split_off_once_it_is_complete() {
+        let bytes = mqtt_publish("bench", 258);
+        for end in 0..bytes.len() {
+            assert_eq!(split_packet(&bytes[..end]).unwrap(), None);
+        }
+        let (_, body, length) = split_packet(&bytes).unwrap().unwrap();
+        assert_eq!((number(body).unwrap(), length), (258, bytes.len()));
     }
 
     #[test]
