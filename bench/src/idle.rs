@@ -1,9 +1,9 @@
-//! What clients cost that do nothing: memory, and the CPU of their heart-beats.
+//! What memory clients take that do nothing.
 
 use std::io;
 use std::time::Duration;
 
-use crate::client::{self, Client, IN_FLIGHT};
+use crate::client::Client;
 use crate::fan_out::{Crowd, Until};
 use crate::plan::Plan;
 use crate::process::{Gateway, Memory, Server};
@@ -11,8 +11,6 @@ use crate::report::Report;
 
 /// Messages that each client gets before its memory is looked at again.
 const MESSAGES: u64 = 100;
-/// The heart-beat that clients offer and ask for, in milliseconds.
-const HEARTBEAT: u32 = 10_000;
 /// Memory of a client that has done nothing but subscribe.
 pub const RSS: &str = "RSS per idle client, bytes";
 /// For buffers to be given back, and for connecting to be over.
@@ -85,50 +83,4 @@ async fn measure(
 
 fn per_client(before: Memory, now: Memory, clients: usize) -> [f64; 2] {
     [(now.rss, before.rss), (now.pss, before.pss)].map(|(now, before)| (now as f64 - before as f64) / clients as f64)
-}
-
-/// What the scenario of heart-beats is called.
-pub fn cpu_name(clients: usize) -> String {
-    format!("idle, {clients} clients, 10 s heart-beats")
-}
-
-/// CPU of a gateway whose clients only exchange heart-beats.
-pub async fn cpu(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
-    let server = gateway.start()?;
-    let address = server.address();
-    let clients =
-        client::many(plan.clients, IN_FLIGHT, move || Client::subscribe(address, HEARTBEAT, "/topic/bench", "auto"))
-            .await?;
-    let interval = Duration::from_millis(HEARTBEAT.into());
-    let number = clients.len();
-    let mut beating = tokio::task::JoinSet::new();
-    for (index, client) in clients.into_iter().enumerate() {
-        let first = interval.mul_f64((index + 1) as f64 / (number + 1) as f64);
-        beating.spawn_local(beat(client, first, interval));
-    }
-    tokio::time::sleep(SETTLE).await;
-    let meter = server.meter()?;
-    tokio::time::sleep(plan.idle).await;
-    let usage = meter.read(&server)?;
-    if let Some(ended) = beating.try_join_next() {
-        return Err(ended?.err().unwrap_or_else(|| io::Error::other("a client ended")));
-    }
-    let per_second = usage.server / usage.seconds / number as f64;
-    let scenario = cpu_name(number);
-    report.add(&scenario, "CPU per client and second, µs", vec![per_second], &[]);
-    Ok(())
-}
-
-/// Sends heart-beats spread evenly over the interval, and reads what comes.
-async fn beat(client: Client, first: Duration, interval: Duration) -> io::Result<()> {
-    let mut due = tokio::time::interval_at(tokio::time::Instant::now() + first, interval);
-    let mut message = Vec::new();
-    crate::wire::push_message(b"\n", &mut message);
-    loop {
-        tokio::select! {
-            _ = due.tick() => client.send(&message).await?,
-            // Nothing but heart-beats and pings comes, and `read` only ever returns after one read.
-            result = client.read(|_| Ok(())) => result?,
-        }
-    }
 }

@@ -19,7 +19,9 @@ mod deflate;
 mod fan_out;
 mod floor;
 mod goals;
+mod heartbeats;
 mod idle;
+mod idle_floor;
 mod latency;
 mod metrics;
 mod mosquitto;
@@ -87,6 +89,9 @@ enum Command {
     /// Serve as the floor: started by the measurements themselves
     #[command(hide = true)]
     FloorServer,
+    /// Serve as the floor of idle clients: started by the measurements themselves
+    #[command(hide = true)]
+    IdleFloorServer,
     /// Publish by AMQP for so many milliseconds: started by the measurements themselves
     #[command(hide = true)]
     BarePublisher {
@@ -125,6 +130,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match &arguments.command {
         Some(Command::FloorServer) => floor::serve(),
+        Some(Command::IdleFloorServer) => idle_floor::serve(),
         Some(Command::BarePublisher { uri, milliseconds }) => {
             bridge::bare_publisher(uri, Duration::from_millis(*milliseconds))
         }

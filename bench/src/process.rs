@@ -125,8 +125,17 @@ impl Gateway {
 impl Server {
     /// Starts the floor on a free port.
     pub fn floor() -> io::Result<Server> {
+        Server::start_own("floor-server")
+    }
+
+    /// The same for clients that are idle.
+    pub fn idle_floor() -> io::Result<Server> {
+        Server::start_own("idle-floor-server")
+    }
+
+    fn start_own(name: &str) -> io::Result<Server> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("floor-server");
+        command.arg(name);
         Server::start(command)
     }
 
