@@ -865,7 +865,7 @@ mod living_and_ending {
     #[test]
     fn a_heartbeat_goes_out_when_nothing_else_did() {
         let mut script = beating();
-        assert_eq!(script.session.deadline(), Some(script.now + 4 * SECOND));
+        assert_eq!(script.session.deadline(), Some(script.now + 4 * SECOND * 15 / 16));
         script.now += 3 * SECOND;
         script.session.sent(script.now);
         assert!(script.pass(3 * SECOND).is_empty());

@@ -116,6 +116,8 @@ pub(super) struct Connection {
     last_ping: Instant,
     unanswered_pings: u32,
     timer: Pin<Box<Sleep>>,
+    /// What the timer was set for; it fires a little later.
+    due: Instant,
     /// When the last input was handled: what follows from it counts from there, and asks no clock.
     handled: Instant,
     has_connected: bool,
@@ -172,6 +174,7 @@ impl Connection {
             last_ping: now,
             unanswered_pings: 0,
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            due: now,
             handled: now,
             has_connected: false,
             holdings,
