@@ -1,6 +1,7 @@
 //! The broker is there and says no, or cannot do what somebody asks for.
 
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -16,11 +17,17 @@ use tokio::net::TcpStream;
 
 use crate::mosquitto::Mosquitto;
 use crate::rabbitmq::{RabbitMq, Setup, free_ports};
-use crate::scripted::{Script, Scripted};
+use crate::scripted::{Script, Scripted, Then, read};
 use crate::support::{Client, Received, until as eventually};
-use crate::{PATIENCE, by, connect_all, gateway_at, send_until_read, send_until_routed, until, uri};
+use crate::{PATIENCE, by, connect_all, gateway_at, send_until_read, until, uri};
 
-by_both_versions! { a_login_that_is_refused_is_waited_for_at_the_start_and_later }
+by_both_versions! {
+    a_login_that_is_refused_is_waited_for_at_the_start_and_later,
+    holding_outlives_a_refusal,
+    a_connection_that_is_not_accepted_says_why,
+    a_subscription_that_is_refused_says_so_and_breaks_nothing,
+    a_subscription_that_is_not_granted_again_ends_with_an_error,
+}
 
 async fn before(script: Script) -> (Gateway, Scripted) {
     let broker = Scripted::start(script).await;
@@ -212,16 +219,15 @@ async fn a_login_that_is_refused_is_waited_for_at_the_start_and_later(version: V
 }
 
 /// The login is refused for a while, at the start and later; then the queue is held.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn holding_outlives_a_refusal() {
+async fn holding_outlives_a_refusal(version: Version) {
     let users = Users::new("another");
     let mut server = Mosquitto::start(&format!("allow_anonymous false\npassword_file {}", users.0.display())).await;
     let address = server.uri().replace("mqtt://", "mqtt://gateway:secret@");
     let gateway = gateway_at(address, |config| {
+        by(version)(config);
         config.broker.mqtt.hold_queues = vec!["orders".to_owned()];
         config.broker.mqtt.linger = Duration::ZERO;
     });
-    let [mut sender] = connect_all(&gateway).await;
     for _ in 0..2 {
         // Of the two that publish and read, and of the one that holds.
         eventually("refusals", || server.log().matches("not authorised").count() >= 6).await;
@@ -229,13 +235,94 @@ async fn holding_outlives_a_refusal() {
         users.write("secret");
         server.run().await;
         until(&gateway, LinkState::Up).await;
-        let held = send_until_routed(&mut sender, "SEND\ndestination:/queue/orders\n\nkept");
-        tokio::time::timeout(PATIENCE, held).await.expect("somebody who holds it");
+        tokio::time::timeout(PATIENCE, until_held(&gateway)).await.expect("somebody who holds it");
         server.kill();
         until(&gateway, LinkState::Recovering).await;
         users.write("changed");
         server.run().await;
     }
+}
+
+/// Comes back when the queue keeps what was sent while nobody read it.
+async fn until_held(gateway: &Gateway) {
+    loop {
+        let [mut sender, mut reader] = connect_all(gateway).await;
+        sender.does("SEND\ndestination:/queue/orders\n\nkept").await;
+        reader.asks("SUBSCRIBE\nid:0\ndestination:/queue/orders").await;
+        // The first thing that comes may be an ERROR, too: whoever holds it is not connected yet.
+        while let Ok(came) = tokio::time::timeout(Duration::from_millis(200), reader.expect_any()).await {
+            match came.command() {
+                "MESSAGE" => return,
+                "ERROR" => break,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Each by its name, and with what to do about it.
+async fn a_connection_that_is_not_accepted_says_why(version: Version) {
+    const LOGIN: &str = "look at the login in broker.mqtt.uri";
+    const CLIENT_ID: &str = "look at broker.mqtt.client_id";
+    let said = match version {
+        Version::V311 => vec![
+            (1, "RefusedProtocolVersion", "try broker.mqtt.version = \"5\""),
+            (2, "BadClientId", CLIENT_ID),
+            (3, "ServiceUnavailable", ""),
+            (4, "BadUserNamePassword", LOGIN),
+            (5, "NotAuthorized", LOGIN),
+        ],
+        Version::V5 => vec![
+            (0x84, "UnsupportedProtocolVersion", "try broker.mqtt.version = \"3.1.1\""),
+            (0x85, "ClientIdentifierNotValid", CLIENT_ID),
+            (0x86, "BadUserNamePassword", LOGIN),
+            (0x87, "NotAuthorized", LOGIN),
+            (0x88, "ServerUnavailable", ""),
+            (0x89, "ServerBusy", ""),
+            (0x97, "QuotaExceeded", ""),
+        ],
+    };
+    for (refusal, name, hint) in said {
+        let broker = Scripted::start(Script { refusal, ..Script::default() }).await;
+        let gateway = gateway_at(uri(broker.port), by(version));
+        for destination in ["/topic/a\nack:client", "/queue/a"] {
+            let frame = format!("SUBSCRIBE\nid:0\ndestination:{destination}");
+            refused(&gateway, &frame, "rejected").await.about(name).about(hint);
+        }
+        assert_eq!(*gateway.broker_state().borrow(), LinkState::Recovering);
+    }
+}
+
+async fn a_subscription_that_is_refused_says_so_and_breaks_nothing(version: Version) {
+    for (frame, hint) in [
+        ("SUBSCRIBE\nid:0\ndestination:/topic/a", ""),
+        ("SUBSCRIBE\nid:0\ndestination:/topic/a/#\nack:client", ""),
+        ("SUBSCRIBE\nid:0\ndestination:/queue/a", "broker.mqtt.shared_subscriptions"),
+    ] {
+        let broker = Scripted::start(Script { subscribes: vec![Then::Refused], ..Script::default() }).await;
+        let gateway = gateway_at(uri(broker.port), by(version));
+        until(&gateway, LinkState::Up).await;
+        let error = refused(&gateway, frame, "rejected").await.about("The broker did not take it");
+        match version {
+            Version::V5 => error.about("ImplementationSpecific"),
+            Version::V311 => error.about("MQTT 3.1.1 does not say why").about(hint),
+        };
+        // The next one is granted, by the connection that was there.
+        done(&gateway, frame).await;
+        assert_eq!(*gateway.broker_state().borrow(), LinkState::Up);
+    }
+}
+
+/// The connection breaks, and comes back without the subscription.
+async fn a_subscription_that_is_not_granted_again_ends_with_an_error(version: Version) {
+    let subscribes = vec![Then::Granted, Then::Refused];
+    let broker = Scripted::start(Script { subscribes, ..Script::default() }).await;
+    let gateway = gateway_at(uri(broker.port), by(version));
+    until(&gateway, LinkState::Up).await;
+    let [mut reader] = connect_all(&gateway).await;
+    reader.subscribe("id:0\ndestination:/topic/a\nack:client").await;
+    broker.take_over();
+    reader.expect("ERROR").await.with("code", "rejected").about("the topic a");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -250,18 +337,13 @@ async fn a_restricted_mosquitto_is_taken_at_its_word() {
     done(&gateway, "SEND\ndestination:/topic/a\n\nx").await;
 }
 
-/// RabbitMQ 3.10's plugin closes the connection of MQTT 5 without a word, and grants shared subscriptions under 3.1.1
-/// that deliver nothing.
+/// RabbitMQ 3.10's plugin closes the connection of MQTT 5 without a word, and has topics under 3.1.1.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rabbitmqs_plugin_has_topics_under_3_1_1_and_no_queues() {
-    let [port] = free_ports();
-    let configuration = format!("mqtt.listeners.tcp.1 = 127.0.0.1:{port}\n");
-    let setup = Setup { plugins: "rabbitmq_mqtt", configuration, ..Setup::default() };
-    let _node = RabbitMq::start_with(&setup).await;
-    let address = format!("mqtt://guest:guest@127.0.0.1:{port}");
+    let (_node, port) = plugin().await;
     let at = |version: Version| {
         let change = move |config: &mut Config| config.broker.mqtt.version = version;
-        gateway_at(address.clone(), change)
+        gateway_at(guest(port), change)
     };
     let gateway = at(Version::V311);
     until(&gateway, LinkState::Up).await;
@@ -277,4 +359,39 @@ async fn rabbitmqs_plugin_has_topics_under_3_1_1_and_no_queues() {
     let logged = || String::from_utf8_lossy(&LOG.lock().unwrap()).contains("try broker.mqtt.version = \"3.1.1\"");
     eventually("a word in the log", logged).await;
     assert_eq!(*fifth.broker_state().borrow(), LinkState::Recovering);
+}
+
+/// Why `broker.mqtt.shared_subscriptions` is not for it: it takes the filter for a topic of that name, and what is sent to
+/// the queue never comes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmqs_plugin_grants_shared_subscriptions_and_delivers_nothing() {
+    let (_node, port) = plugin().await;
+    let gateway = gateway_at(guest(port), by(Version::V311));
+    until(&gateway, LinkState::Up).await;
+    let [mut reader] = connect_all(&gateway).await;
+    reader.subscribe("id:0\ndestination:/queue/a").await;
+    // One connection, and one place that both would go to: what is sent first would come first.
+    let mut program = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
+    let login = b"\x10\x1b\0\x04MQTT\x04\xc2\0\0\0\x01p\0\x05guest\0\x05guest";
+    program.write_all(login).await.unwrap();
+    assert_eq!(read(&mut program).await, Some((0x20, vec![0, 0])));
+    for (number, topic) in (1..).zip(["queue/a", "$share/stompgate/queue/a"]) {
+        let body =
+            [&[0, u8::try_from(topic.len()).unwrap()], topic.as_bytes(), &[0, number], topic.as_bytes()].concat();
+        program.write_all(&[&[0x32, u8::try_from(body.len()).unwrap()], &body[..]].concat()).await.unwrap();
+        assert_eq!(read(&mut program).await, Some((0x40, vec![0, number])));
+    }
+    reader.expect("MESSAGE").await.saying("$share/stompgate/queue/a").with("destination", "/queue/a");
+}
+
+/// RabbitMQ with its plugin, and the port of that.
+async fn plugin() -> (RabbitMq, u16) {
+    let [port] = free_ports();
+    let configuration = format!("mqtt.listeners.tcp.1 = 127.0.0.1:{port}\n");
+    let setup = Setup { plugins: "rabbitmq_mqtt", configuration, ..Setup::default() };
+    (RabbitMq::start_with(&setup).await, port)
+}
+
+fn guest(port: u16) -> String {
+    format!("mqtt://guest:guest@127.0.0.1:{port}")
 }

@@ -1,4 +1,5 @@
-//! An MQTT 5 broker that says what a test wants it to say, and does nothing else: it delivers no messages.
+//! An MQTT broker that says what a test wants it to say, in the version that it is spoken to in, and does nothing else: it
+//! delivers no messages.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,9 +14,11 @@ use tokio::task::JoinHandle;
 /// What it says.
 #[derive(Clone, Default)]
 pub(crate) struct Script {
-    /// The properties of its CONNACK, as they go over the wire.
+    /// The return code of its CONNACK; 0 accepts.
+    pub(crate) refusal: u8,
+    /// The properties of its CONNACK, as they go over the wire. MQTT 5 only.
     pub(crate) connack: Vec<u8>,
-    /// The reason code of each PUBACK.
+    /// The reason code of each PUBACK. MQTT 5 only.
     pub(crate) puback: u8,
     /// How late each PUBACK is.
     pub(crate) late: Duration,
@@ -38,8 +41,16 @@ pub(crate) enum Then {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Asked {
     pub(crate) filter: String,
-    /// Whether retained messages are wanted.
+    /// Whether retained messages are wanted; by 3.1.1 they always are.
     pub(crate) retained: bool,
+}
+
+/// What came from all connections.
+#[derive(Default)]
+struct Heard {
+    asked: Mutex<Vec<Asked>>,
+    /// The names of clients, each time that one logged in.
+    logins: Mutex<Vec<String>>,
 }
 
 /// The broker. Dropping it ends it.
@@ -47,7 +58,7 @@ pub(crate) struct Scripted {
     pub(crate) port: u16,
     /// The most messages that were on their way to it at a time.
     pub(crate) most: Arc<AtomicUsize>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    heard: Arc<Heard>,
     disconnects: watch::Sender<usize>,
     accepting: JoinHandle<()>,
 }
@@ -59,8 +70,8 @@ impl Scripted {
         let most = Arc::new(AtomicUsize::new(0));
         let (disconnects, received) = watch::channel(0);
         let counter = Arc::clone(&most);
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let all = Arc::clone(&asked);
+        let heard = Arc::new(Heard::default());
+        let all = Arc::clone(&heard);
         let accepting = tokio::spawn(async move {
             let connections = Mutex::new(tokio::task::JoinSet::new());
             while let Ok((stream, _)) = listener.accept().await {
@@ -70,15 +81,20 @@ impl Scripted {
                 connections.lock().unwrap().spawn(serve(stream, script.clone(), Arc::clone(&counter), all, received));
             }
         });
-        Scripted { port, most, asked, disconnects, accepting }
+        Scripted { port, most, heard, disconnects, accepting }
     }
 
     /// What has been subscribed to so far.
     pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
+        self.heard.asked.lock().unwrap().clone()
     }
 
-    /// Says to all who are there that somebody else has logged in under their names.
+    /// The names of the clients that have logged in so far.
+    pub(crate) fn logins(&self) -> Vec<String> {
+        self.heard.logins.lock().unwrap().clone()
+    }
+
+    /// Ends all connections, and says by MQTT 5 that somebody else has logged in under their names.
     pub(crate) fn take_over(&self) {
         self.disconnects.send_modify(|count| *count += 1);
     }
@@ -94,7 +110,7 @@ async fn serve(
     stream: TcpStream,
     script: Script,
     most: Arc<AtomicUsize>,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    heard: Arc<Heard>,
     mut disconnects: watch::Receiver<usize>,
 ) {
     let (mut reads, mut writes) = stream.into_split();
@@ -107,21 +123,25 @@ async fn serve(
         }
     });
     let on_their_way = Arc::new(AtomicUsize::new(0));
+    let mut is_5 = true;
     loop {
-        let packet = tokio::select! {
-            packet = read(&mut reads) => packet,
+        let came = tokio::select! {
+            came = read(&mut reads) => came,
             Ok(()) = disconnects.changed() => {
-                let _ = answers.send(vec![0xe0, 2, 0x8e, 0]);
+                if is_5 {
+                    let _ = answers.send(vec![0xe0, 2, 0x8e, 0]);
+                }
                 break;
             }
         };
-        let Some((kind, body)) = packet else { break };
+        let Some((kind, body)) = came else { break };
         match kind >> 4 {
             1 => {
-                let mut connack = vec![0x20, u8::try_from(3 + script.connack.len()).unwrap(), 0, 0];
-                connack.push(u8::try_from(script.connack.len()).unwrap());
-                connack.extend(&script.connack);
-                let _ = answers.send(connack);
+                is_5 = body[6] == 5;
+                heard.logins.lock().unwrap().push(client_id(&body, is_5));
+                let mut properties = vec![u8::try_from(script.connack.len()).unwrap()];
+                properties.extend(&script.connack);
+                let _ = answers.send(packet(0x20, &[0, script.refusal], if is_5 { &properties } else { &[] }));
             }
             3 if kind & 0b110 != 0 => {
                 let topic = usize::from(u16::from_be_bytes([body[0], body[1]]));
@@ -131,26 +151,27 @@ async fn serve(
                 tokio::spawn(async move {
                     tokio::time::sleep(script.late).await;
                     on_their_way.fetch_sub(1, Ordering::SeqCst);
-                    let _ = answers.send(vec![0x40, 3, high, low, script.puback]);
+                    let _ = answers.send(packet(0x40, &[high, low], &if is_5 { vec![script.puback] } else { vec![] }));
                 });
             }
             // One filter at a time is all that the gateway asks for.
             8 => {
                 let before = {
-                    let mut asked = asked.lock().unwrap();
-                    asked.push(subscription(&body));
+                    let mut asked = heard.asked.lock().unwrap();
+                    asked.push(subscription(&body, is_5));
                     asked.len() - 1
                 };
                 let then = script.subscribes.get(before).copied().unwrap_or(Then::Granted);
                 if then != Then::Left {
-                    let reason = if then == Then::Refused { 0x83 } else { 0 };
-                    let _ = answers.send(vec![0x90, 4, body[0], body[1], 0, reason]);
+                    let refused = if is_5 { 0x83 } else { 0x80 };
+                    let code = if then == Then::Refused { refused } else { 1 };
+                    let _ = answers.send(packet(0x90, &body[..2], &if is_5 { vec![0, code] } else { vec![code] }));
                 }
                 if matches!(then, Then::Left | Then::GrantedAndLeft) {
                     break;
                 }
             }
-            10 => drop(answers.send(vec![0xb0, 4, body[0], body[1], 0, 0])),
+            10 => drop(answers.send(packet(0xb0, &body[..2], if is_5 { &[0, 0] } else { &[] }))),
             12 => drop(answers.send(vec![0xd0, 0])),
             14 => break,
             _ => {}
@@ -160,11 +181,29 @@ async fn serve(
     let _ = writing.await;
 }
 
+/// A short packet: what both versions say, and what this one adds.
+fn packet(kind: u8, both: &[u8], more: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(both.len() + more.len()).unwrap();
+    [&[kind, length], both, more].concat()
+}
+
+/// The name in a CONNECT.
+fn client_id(body: &[u8], is_5: bool) -> String {
+    let rest = &body[10..]; // after protocol, flags, and keep-alive
+    text(if is_5 { &rest[1 + usize::from(rest[0])..] } else { rest }).0
+}
+
 /// What a SUBSCRIBE asks for.
-fn subscription(body: &[u8]) -> Asked {
-    let filter = &body[3 + usize::from(body[2])..]; // after the packet's number and its few properties
-    let (path, options) = filter[2..].split_at(usize::from(u16::from_be_bytes([filter[0], filter[1]])));
-    Asked { filter: String::from_utf8(path.to_vec()).unwrap(), retained: options[0] >> 4 == 0 }
+fn subscription(body: &[u8], is_5: bool) -> Asked {
+    let rest = &body[2..]; // after the packet's number
+    let (filter, options) = text(if is_5 { &rest[1 + usize::from(rest[0])..] } else { rest });
+    Asked { filter, retained: options[0] >> 4 == 0 }
+}
+
+/// A text, and what follows it.
+fn text(bytes: &[u8]) -> (String, &[u8]) {
+    let (text, rest) = bytes[2..].split_at(usize::from(u16::from_be_bytes([bytes[0], bytes[1]])));
+    (String::from_utf8(text.to_vec()).unwrap(), rest)
 }
 
 /// The next packet: its first byte, and all that follows its length.

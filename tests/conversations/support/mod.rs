@@ -167,6 +167,12 @@ impl Received {
         self.frame.headers.iter().filter(|(known, _)| &***known == name).count()
     }
 
+    /// Its command.
+    #[allow(dead_code, reason = "few have to ask")]
+    pub(crate) fn command(&self) -> &str {
+        self.frame.command.as_str()
+    }
+
     /// Its body as text.
     pub(crate) fn body(&self) -> String {
         String::from_utf8_lossy(&self.frame.body).into_owned()

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rumqttc::mqttbytes::QoS;
 use tokio::sync::watch;
 
 use super::address::{Address, Scheme};
@@ -24,6 +25,11 @@ use crate::message::Text;
 const BATCH: usize = 64;
 /// Messages that may be on their way without their acknowledgement; a broker may want fewer.
 const WINDOW: u16 = 1_000;
+
+/// Where to look when the broker refuses a login.
+const LOGIN_HINT: &str = "; look at the login in broker.mqtt.uri";
+/// And when it does not like a name.
+const CLIENT_ID_HINT: &str = "; look at broker.mqtt.client_id";
 
 /// Where to connect, and how.
 pub(super) struct Endpoint {
@@ -330,7 +336,9 @@ impl Subscribed {
             Subscribed::Forbidden => {
                 BrokerError::Rejected(format!("{what}: the MQTT broker does not let the gateway read it"))
             }
-            Subscribed::Refused(reason) => BrokerError::Rejected(format!("{what}: {reason}")),
+            Subscribed::Refused(reason) => {
+                BrokerError::Rejected(format!("{what}: {reason}"))
+            }
             Subscribed::Granted(_) | Subscribed::Lost => BrokerError::Unavailable,
         }
     }
@@ -358,4 +366,13 @@ fn not_made(error: &io::Error) -> Fault {
 /// The answer to what could not even be handed over.
 fn at_once<T: Send + 'static>(answer: T) -> Answer<T> {
     Box::pin(std::future::ready(answer))
+}
+
+/// The same for both versions, which share this type of the library's.
+fn quality(qos: u8) -> QoS {
+    match qos {
+        0 => QoS::AtMostOnce,
+        1 => QoS::AtLeastOnce,
+        _ => QoS::ExactlyOnce,
+    }
 }

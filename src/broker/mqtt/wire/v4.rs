@@ -1,17 +1,17 @@
 //! MQTT 3.1.1: no properties, no reasons, and no word about what the broker can do.
 
+use rumqttc_v4::mqttbytes::Error as PacketError;
 use rumqttc_v4::mqttbytes::v4::{
     ConnectReturnCode, Packet as Incoming, PubAck, Publish, SubscribeFilter, SubscribeReasonCode,
 };
-use rumqttc_v4::mqttbytes::{Error as PacketError, QoS};
 use rumqttc_v4::{
     AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, NetworkOptions, PublishOptions, StateError,
     TlsConfiguration, Transport,
 };
 
 use super::{
-    Answer, Arrival, BATCH, Endpoint, Event, Events, Fault, Filter, Granted, Library, Options, Packet, Place,
-    Published, Subscribed, WINDOW, at_once, broken, not_made,
+    Answer, Arrival, BATCH, CLIENT_ID_HINT, Endpoint, Event, Events, Fault, Filter, Granted, LOGIN_HINT, Library,
+    Options, Packet, Place, Published, Subscribed, WINDOW, at_once, broken, not_made, quality,
 };
 use crate::message::Text;
 
@@ -92,9 +92,9 @@ pub(super) fn fault(error: &ConnectionError) -> Fault {
     match error {
         ConnectionError::ConnectionRefused(code) => {
             let hint = match code {
-                ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-                    "; look at the login in broker.mqtt.uri"
-                }
+                ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => LOGIN_HINT,
+                ConnectReturnCode::BadClientId => CLIENT_ID_HINT,
+                ConnectReturnCode::RefusedProtocolVersion => "; try broker.mqtt.version = \"5\"",
                 _ => "",
             };
             Fault::Refused(format!("{code:?}{hint}"))
@@ -125,11 +125,16 @@ pub(super) fn publish(client: &AsyncClient, packet: Packet) -> Answer<Published>
 
 pub(super) fn subscribe(client: &AsyncClient, filter: &Filter) -> Answer<Subscribed> {
     let wanted = SubscribeFilter::new(filter.path.clone(), quality(filter.qos));
+    let is_shared = filter.path.starts_with("$share/");
     match client.try_subscribe_many_tracked([wanted]) {
         Ok(notice) => Box::pin(async move {
             match notice.wait_async().await {
-                Ok(suback) => suback.return_codes.first().copied().map_or(Subscribed::Lost, granted_subscription),
-                Err(rumqttc_v4::SubscribeNoticeError::V4SubAckFailure(_)) => refused(),
+                Ok(suback) => match suback.return_codes.first() {
+                    Some(SubscribeReasonCode::Success(qos)) => Subscribed::Granted(*qos as u8),
+                    Some(SubscribeReasonCode::Failure) => refused(is_shared),
+                    None => Subscribed::Lost,
+                },
+                Err(rumqttc_v4::SubscribeNoticeError::V4SubAckFailure(_)) => refused(is_shared),
                 Err(_) => Subscribed::Lost,
             }
         }),
@@ -145,27 +150,14 @@ pub(super) fn unsubscribe(client: &AsyncClient, path: String) -> Answer<bool> {
     }
 }
 
-fn granted_subscription(code: SubscribeReasonCode) -> Subscribed {
-    match code {
-        SubscribeReasonCode::Success(qos) => Subscribed::Granted(qos as u8),
-        SubscribeReasonCode::Failure => refused(),
-    }
-}
-
-fn refused() -> Subscribed {
-    Subscribed::Refused("MQTT 3.1.1 does not say why".to_owned())
+fn refused(is_shared: bool) -> Subscribed {
+    let hint =
+        if is_shared { "; perhaps it has no shared subscriptions (broker.mqtt.shared_subscriptions)" } else { "" };
+    Subscribed::Refused(format!("MQTT 3.1.1 does not say why{hint}"))
 }
 
 pub(super) fn acknowledgement(packet: u16) -> ManualAck {
     ManualAck::PubAck(PubAck::new(packet))
-}
-
-fn quality(qos: u8) -> QoS {
-    match qos {
-        0 => QoS::AtMostOnce,
-        1 => QoS::AtLeastOnce,
-        _ => QoS::ExactlyOnce,
-    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! MQTT 5.
 
+use rumqttc::mqttbytes::Error as PacketError;
 use rumqttc::mqttbytes::v5::{
     ConnAck, ConnectReturnCode, DisconnectReasonCode, Packet as Incoming, PubAck, PubAckReason, PubCompReason,
     PubRecReason, Publish, PublishProperties, RetainForwardRule, SubscribeFilter, SubscribeProperties,
     SubscribeReasonCode,
 };
-use rumqttc::mqttbytes::{Error as PacketError, QoS};
 use rumqttc::{
     AckMode, AsyncClient, Broker, ConnectionError, ManualAck, MqttOptions, NetworkOptions, PublishOptions,
     PublishResult, StateError, TlsConfiguration, Transport, UnsubscribeNoticeError,
@@ -13,8 +13,8 @@ use rumqttc::{
 
 use super::blank::Blank;
 use super::{
-    Answer, Arrival, BATCH, Endpoint, Event, Events, Fault, Filter, Granted, Library, Options, Packet, Place,
-    Properties, Published, Subscribed, WINDOW, at_once, broken, not_made,
+    Answer, Arrival, BATCH, CLIENT_ID_HINT, Endpoint, Event, Events, Fault, Filter, Granted, LOGIN_HINT, Library,
+    Options, Packet, Place, Properties, Published, Subscribed, WINDOW, at_once, broken, not_made, quality,
 };
 use crate::message::Text;
 
@@ -135,9 +135,8 @@ pub(super) fn fault(error: &ConnectionError) -> Fault {
 
 fn refusal(code: ConnectReturnCode) -> String {
     let hint = match code {
-        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => {
-            "; look at the login in broker.mqtt.uri"
-        }
+        ConnectReturnCode::BadUserNamePassword | ConnectReturnCode::NotAuthorized => LOGIN_HINT,
+        ConnectReturnCode::ClientIdentifierNotValid | ConnectReturnCode::BadClientId => CLIENT_ID_HINT,
         ConnectReturnCode::UnsupportedProtocolVersion | ConnectReturnCode::RefusedProtocolVersion => {
             "; try broker.mqtt.version = \"3.1.1\""
         }
@@ -223,14 +222,6 @@ fn granted_subscription(code: SubscribeReasonCode) -> Subscribed {
 
 pub(super) fn acknowledgement(packet: u16) -> ManualAck {
     ManualAck::PubAck(PubAck::new(packet, None))
-}
-
-fn quality(qos: u8) -> QoS {
-    match qos {
-        0 => QoS::AtMostOnce,
-        1 => QoS::AtLeastOnce,
-        _ => QoS::ExactlyOnce,
-    }
 }
 
 #[cfg(test)]
