@@ -134,6 +134,26 @@ async fn a_connection_that_is_taken_over_comes_back_under_another_name() {
     client.does("SEND\ndestination:/topic/a\n\nx").await;
 }
 
+/// By MQTT 5 the broker says so itself (reason 0x8E), whether gateways hear each other or not.
+#[tokio::test]
+async fn a_durable_subscription_that_is_taken_over_ends_with_one_error_and_no_fight() {
+    let (gateway, broker) = before(Script::default()).await;
+    let mut reader = Client::connect_with(&gateway, "1.2", "client-id:laptop").await;
+    reader.subscribe("id:0\ndestination:/topic/a\ndurable-subscription-name:news").await;
+    let logins = || broker.logins().iter().filter(|name| name.contains("-durable-")).count();
+    assert_eq!(logins(), 1);
+    broker.take_over();
+    reader.expect("ERROR").await.with("code", "subscription-in-use").about("news");
+    // All others are back, more than once, and this one is not.
+    for _ in 0..2 {
+        until(&gateway, LinkState::Up).await;
+        done(&gateway, "SEND\ndestination:/topic/a\n\nx").await;
+        broker.take_over();
+        until(&gateway, LinkState::Recovering).await;
+    }
+    assert_eq!(logins(), 1);
+}
+
 /// The status of `GET /readyz`.
 async fn readiness(gateway: &Gateway) -> String {
     let mut stream = TcpStream::connect(gateway.admin_address().unwrap()).await.unwrap();

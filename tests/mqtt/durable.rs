@@ -117,6 +117,19 @@ async fn the_last_to_come_reads_it_by_websocket_and_by_tls_too() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
+/// Without a word between gateways, a connection that is closed alone says it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_to_come_reads_it_where_gateways_cannot_hear_each_other() {
+    let rules = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mqtt-rules-{}", std::process::id()));
+    std::fs::write(&rules, "topic readwrite #\ntopic deny stompgate/session/#\n").unwrap();
+    let server = Mosquitto::start(&format!("acl_file {}", rules.display())).await;
+    for version in [mqtt::Version::V5, mqtt::Version::V311] {
+        let uri = mqtt::Uri(server.uri());
+        the_last_to_come_reads_it(mqtt::Settings { uri, version, ..mqtt::Settings::default() }).await;
+    }
+    std::fs::remove_file(&rules).unwrap();
+}
+
 /// Ports that nobody listens on.
 fn free_ports<const COUNT: usize>() -> [u16; COUNT] {
     let listeners = [(); COUNT].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
@@ -150,6 +163,46 @@ async fn a_cut_heals_and_is_no_takeover() {
             reader.settle(&delivery, Settlement::Accept).await;
             in_time(broker.state().wait_for(|state| *state == LinkState::Up)).await.unwrap();
         }
+    }
+}
+
+/// As a firewall does that forgets one connection. The broker says as little then as when somebody else has logged in.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_of_its_own_connection_alone_heals_and_is_no_takeover() {
+    for version in [mqtt::Version::V5, mqtt::Version::V311] {
+        let server = Mosquitto::start("").await;
+        let proxy = Proxy::before(server.port());
+        let broker = connect_to(format!("mqtt://127.0.0.1:{}", proxy.port()), version).await;
+        let client = Client::of(&broker).await;
+        let shared = proxy.accepted();
+        let mut reader = open(&client).await.unwrap();
+        for (number, how) in [Cut::Fin, Cut::Reset, Cut::Fin, Cut::Reset].into_iter().enumerate() {
+            let accepted = proxy.accepted();
+            proxy.cut_after(shared, how);
+            send(&client, &number.to_string()).await;
+            let delivery = next(&mut reader).await;
+            assert_eq!((text(&delivery.message), delivery.gap), (number.to_string(), false));
+            reader.settle(&delivery, Settlement::Accept).await;
+            in_time(async {
+                while proxy.accepted() == accepted {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            })
+            .await;
+            assert_eq!(*broker.state().borrow(), LinkState::Up);
+        }
+        // Somebody else is noticed as before.
+        let direct = connect(&server, version).await;
+        let mut other = open(&Client::of(&direct).await).await.unwrap();
+        loop {
+            match reader.event().await {
+                Event::Restored => {}
+                Event::Ended(BrokerError::InUse(_)) => break,
+                told => panic!("{told:?}"),
+            }
+        }
+        send(&client, "end").await;
+        while text(&next(&mut other).await.message) != "end" {}
     }
 }
 

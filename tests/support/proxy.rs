@@ -48,16 +48,23 @@ struct Orders {
     mode: Mode,
     /// How many cuts there were, and how the last one was made.
     cuts: (usize, Cut),
+    /// The last cut was for connections that were accepted after so many.
+    spared: usize,
 }
 
 /// One connection's view of the orders.
 #[derive(Clone)]
-struct Wire(watch::Receiver<Orders>);
+struct Wire {
+    orders: watch::Receiver<Orders>,
+    /// How many were accepted before it.
+    number: usize,
+}
 
 impl Proxy {
     /// A proxy before this port of the machine's own, that passes everything.
     pub(crate) fn before(port: u16) -> Proxy {
-        let (orders, received) = watch::channel(Orders { mode: Mode::Pass(Duration::ZERO), cuts: (0, Cut::Fin) });
+        let (orders, received) =
+            watch::channel(Orders { mode: Mode::Pass(Duration::ZERO), cuts: (0, Cut::Fin), spared: 0 });
         // Bound and never listening: nobody else gets the port while connections are refused.
         let claim = bound(0);
         let port_of_ours = claim.local_addr().unwrap().port();
@@ -100,7 +107,13 @@ impl Proxy {
 
     /// Ends all connections that are there now.
     pub(crate) fn cut(&self, how: Cut) {
-        self.orders.send_modify(|orders| orders.cuts = (orders.cuts.0 + 1, how));
+        self.cut_after(0, how);
+    }
+
+    /// Ends those that are there now, but for the first so many that it has accepted.
+    #[allow(dead_code, reason = "most faults are everybody's")]
+    pub(crate) fn cut_after(&self, spared: usize, how: Cut) {
+        self.orders.send_modify(|orders| (orders.cuts, orders.spared) = ((orders.cuts.0 + 1, how), spared));
     }
 
     fn set(&self, mode: Mode) {
@@ -141,8 +154,8 @@ async fn accept(
             Ok((client, _)) = incoming => {
                 // Whoever sees it counted can cut it.
                 let cuts = orders.borrow().cuts.0;
-                accepted.fetch_add(1, Ordering::SeqCst);
-                connections.spawn(carry(client, target, Wire(orders.clone()), cuts));
+                let number = accepted.fetch_add(1, Ordering::SeqCst);
+                connections.spawn(carry(client, target, Wire { orders: orders.clone(), number }, cuts));
             }
             changed = orders.changed() => if changed.is_err() { return },
             Some(_) = connections.join_next() => {}
@@ -195,7 +208,7 @@ impl Wire {
             Mode::Refuse => Some(Duration::ZERO), // that is for new connections
             Mode::BlackHole => None,
         };
-        let now = self.0.wait_for(|orders| delay(orders).is_some()).await.map(|orders| *orders);
+        let now = self.orders.wait_for(|orders| delay(orders).is_some()).await.map(|orders| *orders);
         match now {
             Ok(orders) => delay(&orders).unwrap_or_default(),
             Err(_) => std::future::pending().await,
@@ -204,7 +217,9 @@ impl Wire {
 
     /// Waits for a cut after so many.
     async fn cut(mut self, known: usize) -> Cut {
-        let now = self.0.wait_for(|orders| orders.cuts.0 > known).await.map(|orders| orders.cuts);
+        let number = self.number;
+        let is_meant = |orders: &Orders| orders.cuts.0 > known && number >= orders.spared;
+        let now = self.orders.wait_for(is_meant).await.map(|orders| orders.cuts);
         match now {
             Ok((_, how)) => how,
             Err(_) => std::future::pending().await,
@@ -266,8 +281,14 @@ mod tests {
         echoes(&mut stream).await;
         proxy.cut(Cut::Reset);
         assert_eq!(stream.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
-        echoes(&mut connect(&proxy).await).await;
+        let mut spared = connect(&proxy).await;
+        echoes(&mut spared).await;
         assert_eq!(proxy.accepted(), 3);
+        let mut meant = connect(&proxy).await;
+        echoes(&mut meant).await;
+        proxy.cut_after(3, Cut::Fin);
+        assert_eq!(meant.read(&mut [0]).await.unwrap(), 0);
+        echoes(&mut spared).await;
     }
 
     #[tokio::test]

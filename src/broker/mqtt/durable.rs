@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use tracing::warn;
 
-use super::connection::{Connector, Line, Live, Plan, Session, Trial, Verdict};
+use super::connection::{Connector, Line, Live, Plan, Session, Trial, Verdict, Witness};
 use super::mailbox::{Mailbox, Remains};
 use super::names;
 use super::properties::Reading;
@@ -24,7 +24,7 @@ use crate::message::{DurableName, Pattern};
 pub(super) struct Durables {
     connector: Arc<Connector>,
     /// The connection that messages are published on.
-    witness: Arc<Line>,
+    witness: Arc<Witness>,
     reading: Reading,
     client_id: String,
     expiry: u32,
@@ -73,7 +73,7 @@ impl Durables {
     pub(super) fn new(
         settings: &Settings,
         connector: &Arc<Connector>,
-        witness: &Arc<Line>,
+        witness: &Arc<Witness>,
         reading: Reading,
     ) -> Arc<Self> {
         Arc::new(Durables {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use super::connection::{Connector, Line, Plan};
+use super::connection::{Connector, Line, Witness};
 use super::copies::Copies;
 use super::dead_letters::DeadLetters;
 use super::dedicated::{Dedicated, Home, Mailboxes};
@@ -74,16 +74,17 @@ pub fn connect(settings: &Settings) -> Result<Arc<dyn Broker>, ConnectError> {
     let dead_letter = settings.dead_letter().map_err(|why| ConnectError { key: "broker.mqtt.dead_letter", why })?;
     let max_unconfirmed = settings.max_unconfirmed.min(Semaphore::MAX_PERMITS);
     let reading = Reading { names, version: settings.version, envelope: settings.envelope };
-    let publishing = Line::start(&connector, Plan::shared("publishing"), |_, _| {});
+    let no_randomness = |why| ConnectError { key: "broker.kind", why: format!("there is no randomness{why}") };
+    let witness = Witness::start(&connector).ok_or_else(|| no_randomness(String::new()))?;
+    let publishing = Arc::clone(&witness.line);
     let publisher = Arc::new(Publisher::start(settings, names, &publishing));
     let mut node = [0; 6];
-    getrandom::fill(&mut node)
-        .map_err(|why| ConnectError { key: "broker.kind", why: format!("there is no randomness: {why}") })?;
+    getrandom::fill(&mut node).map_err(|why| no_randomness(format!(": {why}")))?;
     let link = MqttLink {
         connector: Arc::clone(&connector),
-        queues: Queues::new(settings, &connector, &publishing, &publisher, reading),
+        queues: Queues::new(settings, &connector, &witness, &publisher, reading),
         dead_letters: DeadLetters::new(&publisher, dead_letter),
-        durables: Durables::new(settings, &connector, &publishing, reading),
+        durables: Durables::new(settings, &connector, &witness, reading),
         publisher,
         window: Arc::new(Semaphore::new(max_unconfirmed)),
         max_unconfirmed,

@@ -10,6 +10,8 @@ use crate::message::{Destination, Pattern, Segment, Text, decode, is_open_to_wil
 const REPLY: &str = "stompgate/reply/";
 /// Below it are messages of the gateway to itself.
 pub(super) const FENCES: &str = "stompgate/fence/";
+/// Below it gateways say which sessions they go on with.
+pub(super) const SESSIONS: &str = "stompgate/session/";
 /// Nobody subscribes to it: the broker's answer when that is given up is a sign of life, and asks for no rights.
 pub(super) const NOBODY: &str = "stompgate/fence/nobody";
 const USER: &str = "stompgate/user/";

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::witness::Ear;
 use super::{CLOSING, Connector, Session, Verdict};
 use crate::broker::mqtt::wire::{Arrival, Client, Driver, Event, Fault, Granted};
 use crate::broker::{BrokerError, LinkState, backoff};
@@ -32,6 +33,8 @@ type Sink = Box<dyn Fn(&Arc<Live>, Arrival) + Send + Sync>;
 /// One connection over time.
 pub(in crate::broker::mqtt) struct Line {
     pub(super) plan: Plan,
+    /// For its session, if it has one.
+    pub(super) ear: Option<Ear>,
     index: Option<usize>,
     connector: Arc<Connector>,
     sink: Sink,
@@ -90,6 +93,7 @@ impl Line {
             lines.len() - 1
         });
         let line = Arc::new(Line {
+            ear: plan.session.as_ref().map(Ear::of),
             plan,
             index,
             connector: Arc::clone(connector),
@@ -105,6 +109,9 @@ impl Line {
         let task = Arc::clone(&line);
         tokio::spawn(async move {
             task.keep().await;
+            if let Some(ear) = &task.ear {
+                ear.leave();
+            }
             task.over.send_replace(true);
             task.connector.status.running.send_modify(|running| *running -= 1);
         });
@@ -133,7 +140,7 @@ impl Line {
         self.verdict.get().copied()
     }
 
-    fn end_as(&self, verdict: Verdict) {
+    pub(super) fn end_as(&self, verdict: Verdict) {
         self.verdict.get_or_init(|| verdict);
         self.end();
     }
@@ -195,7 +202,7 @@ impl Line {
             let connected = tokio::select! {
                 biased;
                 () = self.finished() => return,
-                connected = self.connector.connect(&self.plan) => connected,
+                connected = self.connect() => connected,
             };
             match connected {
                 Ok((client, driver, granted)) => {
@@ -203,7 +210,7 @@ impl Line {
                     let (fault, witnessed) = self.hold_witnessed(client, driver, granted).await;
                     if let Some(fault) = fault {
                         // What a session has comes whenever there is room for it; all else that comes again does so at once.
-                        let is_again = self.witness().is_some() || begun.elapsed() < self.connector.reconnect_max;
+                        let is_again = self.has_a_session() || begun.elapsed() < self.connector.reconnect_max;
                         unreadable = match fault {
                             Fault::Unreadable(_) if is_again => unreadable + 1,
                             Fault::Unreadable(_) => 1,
@@ -238,7 +245,18 @@ impl Line {
                 () = self.finished() => return,
                 () = self.connector.pause(attempt) => {}
             }
+            if self.has_a_session() && self.ear.as_ref().is_some_and(Ear::has_heard_a_claim) {
+                return self.end_as(Verdict::TakenOver);
+            }
         }
+    }
+
+    /// A connection that has been accepted; others have been told of it before.
+    async fn connect(&self) -> Result<(Client, Driver, Granted), Fault> {
+        if let Some(ear) = &self.ear {
+            ear.claim().await;
+        }
+        self.connector.connect(&self.plan).await
     }
 
     /// Lends a connection out until it breaks or the broker is closed.

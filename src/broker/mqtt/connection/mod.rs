@@ -8,10 +8,12 @@ mod connector;
 mod line;
 mod takeover;
 mod tls;
+mod witness;
 
 pub(super) use self::connector::Connector;
 pub(super) use self::line::{Line, Live, Plan, Trial};
 pub(super) use self::takeover::{Session, Verdict};
+pub(super) use self::witness::Witness;
 
 use std::time::Duration;
 

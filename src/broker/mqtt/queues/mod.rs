@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use self::member::State;
-use super::connection::{Connector, Line, Live};
+use super::connection::{Connector, Live, Witness};
 use super::fence::Fences;
 use super::mailbox::Item;
 use super::properties::{REDELIVERED, Reading};
@@ -49,7 +49,7 @@ pub(super) struct Queues {
     assume_shared: bool,
     /// For the sessions of those that hold.
     client_id: String,
-    witness: Arc<Line>,
+    witness: Arc<Witness>,
     groups: Mutex<HashMap<Text, Group>>,
     fences: Fences,
     /// How many members are being retired.
@@ -67,7 +67,7 @@ impl Queues {
     pub(super) fn new(
         settings: &Settings,
         connector: &Arc<Connector>,
-        witness: &Arc<Line>,
+        witness: &Arc<Witness>,
         publisher: &Arc<Publisher>,
         reading: Reading,
     ) -> Arc<Self> {

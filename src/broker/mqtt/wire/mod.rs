@@ -336,9 +336,7 @@ impl Subscribed {
             Subscribed::Forbidden => {
                 BrokerError::Rejected(format!("{what}: the MQTT broker does not let the gateway read it"))
             }
-            Subscribed::Refused(reason) => {
-                BrokerError::Rejected(format!("{what}: {reason}"))
-            }
+            Subscribed::Refused(reason) => BrokerError::Rejected(format!("{what}: {reason}")),
             Subscribed::Granted(_) | Subscribed::Lost => BrokerError::Unavailable,
         }
     }
