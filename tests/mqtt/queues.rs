@@ -4,14 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stompgate::broker::{Broker, BrokerError, Event, LinkState, Source, Transaction, mqtt};
-use stompgate::message::{Destination, Outcome, Separators, Settlement, Text, Usage};
+use stompgate::message::{Delivery, Destination, Outcome, Separators, Settlement, Text, Usage};
 
 use crate::harness::{Client, Reader, in_time, text};
 use crate::mosquitto::Mosquitto;
+use crate::proxy::{Cut, Proxy};
 
 async fn connect(server: &Mosquitto, settings: mqtt::Settings) -> Arc<dyn Broker> {
+    connect_to(mqtt::Settings { uri: mqtt::Uri(server.uri()), ..settings }).await
+}
+
+async fn connect_to(settings: mqtt::Settings) -> Arc<dyn Broker> {
     let settings = mqtt::Settings {
-        uri: mqtt::Uri(server.uri()),
         qos: 1,
         reconnect_max: Duration::from_millis(200),
         shared_subscriptions: true,
@@ -90,6 +94,10 @@ fn holding(version: mqtt::Version) -> mqtt::Settings {
         linger: Duration::ZERO,
         ..mqtt::Settings::default()
     }
+}
+
+fn plain(version: mqtt::Version) -> mqtt::Settings {
+    mqtt::Settings { version, ..mqtt::Settings::default() }
 }
 
 async fn send(client: &Client, body: &str) {
@@ -221,6 +229,97 @@ async fn a_queue_that_another_gateway_holds_now_can_be_read_on() {
         }
         assert!((1..20).contains(&share), "{share}");
     }
+}
+
+/// What is settled before and after its connection is cut is settled, and nothing else is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_held_queue_is_settled_across_a_cut() {
+    for version in [mqtt::Version::V5, mqtt::Version::V311] {
+        let server = Mosquitto::start("").await;
+        let proxy = Proxy::before(server.port());
+        let through =
+            |settings| mqtt::Settings { uri: mqtt::Uri(format!("mqtt://127.0.0.1:{}", proxy.port())), ..settings };
+        let (broker, direct) = (connect_to(through(holding(version))).await, connect(&server, plain(version)).await);
+        let (client, sender) = (Client::of(&broker).await, Client::of(&direct).await);
+        let mut reader = read(&client).await;
+        let mut taken = Vec::new();
+        for body in ["1", "2", "3", "4"] {
+            send(&sender, body).await;
+            taken.push(reader.expect(body).await);
+        }
+        // In a black hole: the broker does not hear of it.
+        proxy.black_hole();
+        assert!(client.settle(&[&taken[1]], Settlement::Accept).await);
+        assert!(client.settle(&[&taken[0]], Settlement::Accept).await);
+        proxy.cut(Cut::Reset);
+        proxy.pass();
+        send(&sender, "5").await;
+        let five = next(&mut reader).await;
+        assert_eq!((text(&five.message).as_str(), five.gap), ("5", false));
+        // The one had come by the connection before.
+        assert!(client.settle(&[&taken[3], &five], Settlement::Accept).await);
+        drop(reader);
+        drop((client, broker));
+        // Whoever holds it next has what was not settled, and what the one before could not say.
+        let broker = connect(&server, holding(version)).await;
+        let mut reader = read(&Client::of(&broker).await).await;
+        assert!(reader.expect("3").await.redelivered);
+        send(&sender, "6").await;
+        let mut bodies = Vec::new();
+        while bodies.last().is_none_or(|last| last != "6") {
+            bodies.push(text(&next(&mut reader).await.message));
+        }
+        bodies.retain(|body| !["4", "5"].contains(&body.as_str())); // they stood behind 3
+        assert_eq!(bodies, ["6"]);
+    }
+}
+
+async fn next(reader: &mut Reader) -> Delivery {
+    loop {
+        match reader.event().await {
+            Event::Delivery(delivery) => return delivery,
+            Event::Restored => {}
+            other => panic!("a message was expected, not {other:?}"),
+        }
+    }
+}
+
+/// By 3.1.1 the broker does not know what is too large for us. It is gone when the broker has lost the session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_could_not_be_held_for_what_was_in_it_is_held_again() {
+    let mut server = Mosquitto::start("persistence false").await;
+    let small = mqtt::Settings { max_packet: 1_000, ..holding(mqtt::Version::V311) };
+    let (broker, direct) = (connect(&server, small).await, connect(&server, plain(mqtt::Version::V5)).await);
+    let (client, sender) = (Client::of(&broker).await, Client::of(&direct).await);
+    let mut reader = read(&client).await;
+    send(&sender, &"x".repeat(2_000)).await;
+    let told = loop {
+        match reader.event().await {
+            Event::Restored => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(&told, Event::Ended(BrokerError::Poison(what)) if what == "the queue orders"), "{told:?}");
+    drop(reader);
+    // Meanwhile it can be read, beside the place that is held: of two messages, one goes here.
+    let mut reader = read(&client).await;
+    in_time(async {
+        loop {
+            send(&sender, "beside").await;
+            tokio::select! {
+                delivery = reader.next() => break reader.settle(&delivery, Settlement::Accept).await,
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+            }
+        }
+    })
+    .await;
+    drop(reader);
+    server.kill();
+    server.run().await;
+    held(&sender).await;
+    send(&sender, "kept").await;
+    let mut reader = read(&client).await;
+    while text(&reader.next().await.message) != "kept" {}
 }
 
 /// The broker has more for it than it may have on its way, and waits for the first acknowledgement.

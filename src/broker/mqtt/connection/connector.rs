@@ -17,7 +17,7 @@ use crate::broker::{LinkState, backoff};
 pub(in crate::broker::mqtt) struct Connector {
     endpoint: Endpoint,
     client_id: String,
-    pub(super) reconnect_max: Duration,
+    pub(in crate::broker::mqtt) reconnect_max: Duration,
     closed: watch::Sender<bool>,
     pub(super) status: Status,
     pub(super) connections: AtomicUsize,

@@ -38,6 +38,8 @@ pub(super) enum State {
     Reading,
     /// Its reader takes nothing more, but has not settled all.
     Leaving,
+    /// It holds, and what it brought broke its connections: readers are kept from it until it has held out for a while.
+    Suspect,
     /// It waits for a reader, since then.
     Idle(Instant),
     /// What it has, and what comes, goes to the others; then it ends.

@@ -151,7 +151,7 @@ impl Queues {
     pub(super) async fn shut_down(self: &Arc<Self>) {
         let unread = |member: &Member| match member.state() {
             State::Leaving | State::Idle(_) => !member.holds,
-            State::Reading | State::Retiring => false,
+            State::Reading | State::Suspect | State::Retiring => false,
         };
         let over: Vec<_> = self.lock().values().flat_map(|group| group.which(unread)).collect();
         for member in over {
