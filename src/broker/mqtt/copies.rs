@@ -58,17 +58,12 @@ impl Copies {
 
     /// On the task that drives the connection.
     fn arrived(&self, live: &Arc<Live>, arrival: &Arrival) {
+        // The filter is wider than the pattern.
         let wanted = names::read(&arrival.topic).filter(|(name, _)| self.pattern.matches(name));
         // Under 3.1.1 the last values come again with each connection; the reader has had them.
         let is_old = arrival.retain && self.first.get().is_some_and(|first| live.generation > *first);
-        match wanted {
-            Some((_, destination)) if !is_old => {
-                let message = self.reading.message(destination, arrival);
-                self.mailbox.arrived(live, arrival, Arc::new(message), arrival.dup);
-            }
-            // The filter is wider than the pattern. Others may be owed an acknowledgement before this one.
-            _ => self.mailbox.skip(live, arrival),
-        }
+        let wanted = wanted.filter(|_| !is_old).map(|(_, destination)| destination);
+        self.receive(self.reading, live, arrival, wanted);
     }
 
     /// The reader is gone.

@@ -10,8 +10,10 @@ use tracing::warn;
 
 use super::connection::{Line, Live};
 use super::mailbox::Mailbox;
-use super::wire::{Filter, Granted, Subscribed};
+use super::properties::Reading;
+use super::wire::{Arrival, Filter, Granted, Subscribed};
 use crate::broker::BrokerError;
+use crate::message::Destination;
 
 /// A subscription that was lost so often is suspect.
 pub(super) const SUSPECT: u32 = 2;
@@ -42,6 +44,18 @@ pub(super) trait Upstream: Send + Sync {
 
     /// It is subscribed to on another connection.
     fn restored(&self, _live: &Live) {}
+
+    /// A message came, and goes to `wanted` if the reader wants it. Others may be owed an acknowledgement before one that
+    /// nobody wants.
+    fn receive(&self, reading: Reading, live: &Arc<Live>, arrival: &Arrival, wanted: Option<Destination>) {
+        match wanted {
+            Some(destination) => {
+                let message = reading.message(destination, arrival);
+                self.mailbox().arrived(live, arrival, Arc::new(message), arrival.dup);
+            }
+            None => self.mailbox().skip(live, arrival),
+        }
+    }
 
     /// Why nothing more comes.
     fn over(&self) -> BrokerError {

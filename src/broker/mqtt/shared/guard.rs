@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::lane::{Lane, Reader, Replay, Upstream};
+use super::index::{Reader, Replay, Upstream};
+use super::lane::Lane;
 use crate::broker::{BrokerError, Shared, Subscriber};
 use crate::message::Pattern;
 

@@ -1,23 +1,21 @@
 //! A connection, and all the filters that are read through it.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, oneshot, watch};
-use tokio::time::Instant;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, watch};
 use tracing::{debug, warn};
 
 use super::Common;
+use super::index::{Index, Reader, Upstream};
+use crate::broker::BrokerError;
 use crate::broker::mqtt::connection::{Connector, Line, Live, Plan};
 use crate::broker::mqtt::fence::{Fences, while_moving};
 use crate::broker::mqtt::names::{self, FENCES};
 use crate::broker::mqtt::settings::Version;
 use crate::broker::mqtt::upstream::{Attempts, DEADLY, SUSPECT, deadly};
 use crate::broker::mqtt::wire::{Answer, Arrival, Filter, Subscribed};
-use crate::broker::{BrokerError, Subscriber};
-use crate::message::Pattern;
 
 /// So many subscriptions are on their way at a time when all are made again.
 const BATCH: usize = 64;
@@ -44,44 +42,6 @@ pub(super) struct Lane {
 enum Turn<'a> {
     Alone(#[allow(dead_code, reason = "held")] RwLockWriteGuard<'a, ()>),
     Among(#[allow(dead_code, reason = "held")] RwLockReadGuard<'a, ()>),
-}
-
-#[derive(Default)]
-pub(super) struct Index {
-    pub(super) next: u64,
-    pub(super) next_identifier: usize,
-    pub(super) filters: HashMap<String, Upstream>,
-    /// From what a message carries to the filter that it came by.
-    pub(super) identifiers: HashMap<usize, String>,
-}
-
-/// One subscription at the broker.
-pub(super) struct Upstream {
-    pub(super) identifier: usize,
-    pub(super) readers: HashMap<u64, Reader>,
-    /// The broker has granted it once, and so does it again.
-    pub(super) granted: bool,
-    /// How often the connection broke over it alone, when it was made again.
-    pub(super) breaks: u32,
-    /// Since when there are none.
-    pub(super) idle: Option<Instant>,
-    /// Who is being given the retained messages, and who is next.
-    pub(super) replaying: Vec<Replay>,
-    pub(super) waiting: Vec<Replay>,
-}
-
-#[derive(Clone)]
-pub(super) struct Reader {
-    pub(super) pattern: Pattern,
-    pub(super) subscriber: Arc<dyn Subscriber>,
-    /// It has been told that nothing is missed from then on.
-    pub(super) is_open: bool,
-}
-
-pub(super) struct Replay {
-    pub(super) reader: Reader,
-    pub(super) number: u64,
-    pub(super) done: oneshot::Sender<Result<(), BrokerError>>,
 }
 
 impl Lane {
@@ -347,44 +307,5 @@ impl Lane {
 
     pub(super) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Index {
-    /// What is to be made again. The rest that nobody reads is forgotten, as the broker has.
-    fn wanted(&mut self) -> Vec<String> {
-        let Index { filters, identifiers, .. } = self;
-        filters.retain(|_, upstream| {
-            let is_read = !upstream.readers.is_empty();
-            if !is_read {
-                identifiers.remove(&upstream.identifier);
-            }
-            is_read
-        });
-        filters.iter().filter(|(_, upstream)| upstream.granted).map(|(filter, _)| filter.clone()).collect()
-    }
-
-    /// The connection broke over this filter, and so often in all.
-    fn broke(&mut self, filter: &str) -> u32 {
-        self.filters.get_mut(filter).map_or(0, |upstream| {
-            upstream.breaks += 1;
-            upstream.breaks
-        })
-    }
-
-    /// The connection holds with this filter.
-    fn held(&mut self, filter: &str) {
-        if let Some(upstream) = self.filters.get_mut(filter) {
-            (upstream.granted, upstream.breaks) = (true, 0);
-        }
-    }
-
-    /// The subscriptions that a message came by, as far as the broker says it.
-    fn meant<'a>(&'a self, arrival: &'a Arrival) -> Box<dyn Iterator<Item = &'a Upstream> + 'a> {
-        if arrival.subscriptions.is_empty() {
-            return Box::new(self.filters.values());
-        }
-        let named = arrival.subscriptions.iter().filter_map(|identifier| self.identifiers.get(identifier));
-        Box::new(named.filter_map(|filter| self.filters.get(filter)))
     }
 }

@@ -10,6 +10,7 @@
 //! that is back, they are all there.
 
 mod guard;
+mod index;
 mod lane;
 
 use std::sync::{Arc, Mutex, PoisonError};

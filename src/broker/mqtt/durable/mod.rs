@@ -4,19 +4,19 @@
 //! whoever comes last with it. So of two gateways that read the same one, the first is told so, and does not come back.
 //! Within one gateway the second is refused.
 
+mod reader;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use tracing::warn;
-
-use super::connection::{Connector, Line, Live, Plan, Session, Trial, Verdict, Witness};
+pub(super) use self::reader::Durable;
+use super::connection::{Connector, Line, Live, Plan, Session, Trial, Witness};
 use super::mailbox::{Mailbox, Remains};
 use super::names;
 use super::properties::Reading;
-use super::settings::{Settings, Version};
-use super::shared::overlap;
-use super::upstream::{self, Upstream};
-use super::wire::{Arrival, Filter};
+use super::settings::Settings;
+use super::upstream;
+use super::wire::Arrival;
 use crate::broker::BrokerError;
 use crate::message::{DurableName, Pattern};
 
@@ -45,20 +45,6 @@ struct Known {
     /// What it was subscribed to from here.
     filter: Option<String>,
     remains: Remains,
-}
-
-/// A durable subscription that is read.
-pub(super) struct Durable {
-    name: DurableName,
-    pattern: Pattern,
-    filter: String,
-    /// What else the session may be subscribed to.
-    old: Option<String>,
-    reading: Reading,
-    line: Arc<Line>,
-    pub(super) mailbox: Mailbox,
-    /// The connection on which the broker first granted it.
-    first: OnceLock<u64>,
 }
 
 /// Frees the name unless it is kept, also when whoever wanted it gives up.
@@ -283,84 +269,4 @@ impl Drop for Claim<'_> {
             known.is_taken &= known.last.is_some();
         }
     }
-}
-
-impl Durable {
-    /// On the task that drives the connection.
-    fn arrived(&self, live: &Arc<Live>, arrival: &Arrival) {
-        // What an older subscription of the same name has brought waits for this reader, too.
-        let is_old = !overlap(&self.filter, &arrival.topic);
-        let wanted = names::read(&arrival.topic).filter(|(name, _)| is_old || self.pattern.matches(name));
-        // Under 3.1.1 the last values come again with each connection; the reader has had them.
-        let is_repeated = self.reading.version == Version::V311
-            && arrival.retain
-            && !arrival.dup
-            && self.first.get().is_some_and(|first| live.generation > *first);
-        match wanted {
-            Some((_, destination)) if !is_repeated => {
-                let message = self.reading.message(destination, arrival);
-                self.mailbox.arrived(live, arrival, Arc::new(message), arrival.dup);
-            }
-            _ => self.mailbox.skip(live, arrival),
-        }
-    }
-}
-
-impl Upstream for Durable {
-    fn line(&self) -> &Arc<Line> {
-        &self.line
-    }
-
-    fn mailbox(&self) -> &Mailbox {
-        &self.mailbox
-    }
-
-    fn what(&self) -> String {
-        format!("the topic {}", self.pattern)
-    }
-
-    /// The session may have another subscription, from another time: that is ended here.
-    fn filter(&self, live: &Live) -> Result<Filter, BrokerError> {
-        if !live.granted.keeps_sessions {
-            return Err(unsupported("the MQTT broker keeps no sessions"));
-        }
-        upstream::check_wildcards(&live.granted, &self.filter, self.pattern.as_str())?;
-        let old = self.old.as_ref().filter(|_| self.first.get().is_none());
-        if let Some(old) = old {
-            drop(live.client.unsubscribe(old.clone())); // the broker takes the one after the other
-        }
-        let retained = old.is_some() || !live.granted.resumed;
-        Ok(Filter { path: self.filter.clone(), qos: 1, retained, identifier: None })
-    }
-
-    fn granted(&self, live: &Live, qos: u8) -> Result<(), BrokerError> {
-        if qos == 0 {
-            return Err(unsupported("the MQTT broker grants quality of service 0 only, and keeps nothing of that"));
-        }
-        self.first.get_or_init(|| live.generation);
-        Ok(())
-    }
-
-    fn restored(&self, live: &Live) {
-        if live.granted.resumed { self.mailbox.resumed() } else { self.mailbox.restored() }
-    }
-
-    fn over(&self) -> BrokerError {
-        let (name, user) = (&self.name.name, &self.name.user);
-        match self.line.verdict() {
-            None => BrokerError::Unavailable,
-            Some(Verdict::TakenOver) => {
-                warn!(%name, %user, "somebody else reads a durable subscription now");
-                BrokerError::InUse(name.to_string())
-            }
-            Some(Verdict::Poisoned) => {
-                warn!(%name, %user, "a durable subscription has a message that cannot be read");
-                BrokerError::Poison(format!("the durable subscription {name}"))
-            }
-        }
-    }
-}
-
-fn unsupported(why: &str) -> BrokerError {
-    BrokerError::Unsupported { what: "a durable subscription".to_owned(), why: why.to_owned() }
 }
