@@ -32,6 +32,37 @@ fn topic(client: &Client, spelling: &str) -> SharedSource {
     SharedSource::Topic(pattern)
 }
 
+/// By 3.1.1 nobody says which filter a message is for, so those that overlap have connections of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_overlapping_filters_needed_goes_with_them() {
+    let server = Mosquitto::start("").await;
+    let (version, linger) = (mqtt::Version::V311, Duration::from_millis(50));
+    let broker = connect(&server, mqtt::Settings { version, linger, ..mqtt::Settings::default() }).await;
+    let client = Client::of(&broker).await;
+    let connections = |wanted: &'static str| {
+        let broker = Arc::clone(&broker);
+        in_time(async move {
+            while figure(&broker, "stompgate_mqtt_connections ") != wanted {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+    };
+    let (kept, ear) = client.listen("/topic/a/#").await;
+    for body in ["1", "2"] {
+        connections("2").await;
+        let (second, other) = client.listen("/topic/a/+").await;
+        connections("3").await;
+        client.send("/topic/a/b", body).await;
+        other.until_heard(&Heard::Message(body.to_owned())).await;
+        ear.until_heard(&Heard::Message(body.to_owned())).await;
+        drop(second);
+    }
+    connections("2").await;
+    client.send("/topic/a/b", "3").await;
+    ear.until_heard(&Heard::Message("3".to_owned())).await;
+    drop(kept);
+}
+
 /// The broker does not know what is too large for us.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_last_value_that_is_too_large_costs_its_own_topic_and_no_other() {

@@ -146,7 +146,7 @@ impl Line {
     }
 
     /// Comes back when it is ended, or the broker is closed.
-    async fn finished(&self) {
+    pub(in crate::broker::mqtt) async fn finished(&self) {
         let mut ended = self.ended.subscribe();
         tokio::select! {
             () = self.connector.closed() => {}

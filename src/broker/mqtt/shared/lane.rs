@@ -261,18 +261,23 @@ impl Lane {
         }
     }
 
+    /// Whether nothing is read through it, and nothing lingers.
+    pub(super) fn is_idle(&self) -> bool {
+        self.index().filters.is_empty()
+    }
+
     pub(super) fn remove(&self, filter: &str) -> Option<Upstream> {
         let mut index = self.index();
         let gone = index.filters.remove(filter);
         gone.inspect(|upstream| _ = index.identifiers.remove(&upstream.identifier))
     }
 
-    /// The connection, when all subscriptions are there. `Err` when the broker is closed.
+    /// The connection, when all subscriptions are there. `Err` when the lane or the broker is closed.
     pub(super) async fn open(&self) -> Result<Arc<Live>, BrokerError> {
         let mut open = self.open.subscribe();
         tokio::select! {
             biased;
-            () = self.line.connector().closed() => Err(BrokerError::Unavailable),
+            () = self.line.finished() => Err(BrokerError::Unavailable),
             open = open.wait_for(Option::is_some) => {
                 open.ok().and_then(|open| open.clone()).ok_or(BrokerError::Unavailable)
             }

@@ -27,19 +27,26 @@ use super::wire::Answer;
 use crate::broker::{BrokerError, Shared, SharedSource, Subscriber};
 use crate::message::Pattern;
 
+/// How often it is looked at least whether a lane is idle.
+const SHORTEST: Duration = Duration::from_millis(50);
+
 /// All shared subscriptions of a link.
 pub(super) struct SharedTopics {
     connector: Arc<Connector>,
     common: Arc<Common>,
-    lanes: Mutex<Vec<Arc<Lane>>>,
+    /// The first stays; others go when they have been idle for a while.
+    lanes: Arc<Lanes>,
     max_lanes: usize,
 }
+
+type Lanes = Mutex<Vec<Arc<Lane>>>;
 
 struct Common {
     reading: Reading,
     qos: u8,
     linger: Duration,
 }
+
 impl SharedTopics {
     /// Nothing is read yet; the first connection is made now.
     pub(super) fn start(settings: &Settings, reading: Reading, connector: &Arc<Connector>) -> Self {
@@ -48,7 +55,7 @@ impl SharedTopics {
         SharedTopics {
             connector: Arc::clone(connector),
             common,
-            lanes: Mutex::new(vec![first]),
+            lanes: Arc::new(Mutex::new(vec![first])),
             max_lanes: settings.max_lanes,
         }
     }
@@ -95,6 +102,7 @@ impl SharedTopics {
             None if lanes.len() < self.max_lanes => {
                 let lane = Lane::start(&self.common, &self.connector);
                 lanes.push(Arc::clone(&lane));
+                tokio::spawn(end_when_idle(Arc::clone(&self.lanes), Arc::clone(&lane), self.common.linger));
                 lane
             }
             None => {
@@ -145,6 +153,22 @@ impl SharedTopics {
 
     fn first(&self) -> Arc<Lane> {
         Arc::clone(&self.lanes.lock().unwrap_or_else(PoisonError::into_inner)[0])
+    }
+}
+
+/// Ends a lane through which nothing is read any more. Whoever registers has the lock, so nobody gets one that ends.
+async fn end_when_idle(lanes: Arc<Lanes>, lane: Arc<Lane>, linger: Duration) {
+    let mut tick = tokio::time::interval(linger.max(SHORTEST));
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = lane.line.finished() => return,
+        }
+        let mut lanes = lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if lane.is_idle() {
+            lanes.retain(|other| !Arc::ptr_eq(other, &lane));
+            return lane.line.end();
+        }
     }
 }
 
