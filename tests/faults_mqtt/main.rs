@@ -47,6 +47,7 @@ mod refusals;
 mod scale;
 mod scripted;
 mod secure;
+mod settings;
 
 use std::time::Duration;
 
