@@ -1,4 +1,4 @@
-//! How long decoding and encoding take: `cargo bench --manifest-path bench/counted/Cargo.toml`.
+//! How long decoding and encoding take: `cargo bench --manifest-path bench/counted/Cargo.toml --features timed`.
 
 use bytes::Bytes;
 use counted::{decode_all, decoder, headers, message, send};
