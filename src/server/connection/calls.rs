@@ -28,6 +28,10 @@ impl Calls {
         self.0.as_ref().map_or(0, |calls| calls.len())
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The next one that has ended.
     pub(super) fn poll_next(
         &mut self,

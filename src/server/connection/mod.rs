@@ -184,7 +184,7 @@ impl Connection {
     /// Runs until the connection has ended. By reference: a future keeps what it was given and what it made of it, so
     /// that by value every client would hold the memory of several connections.
     pub(super) async fn run(&mut self) {
-        poll_fn(|context| self.spanned(|this| this.poll(context))).await;
+        poll_fn(|context| self.poll(context)).await;
         self.end().await;
     }
 

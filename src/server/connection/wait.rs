@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use futures_util::stream::Stream;
+use tracing::level_filters::LevelFilter;
 
 use super::Connection;
 use super::event::Event;
@@ -12,26 +13,48 @@ use super::event::Event;
 const GATHERED_AT_A_TIME: usize = 64;
 
 impl Connection {
-    /// Does all there is to do, until the connection's end.
+    /// Does all there is to do, until the connection's end. What is done is done within the session's span. Entering that
+    /// costs as much as a good part of a delivery, and so a turn that only writes does without.
     pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut event = Poll::Pending;
+        if self.is_quiet() {
+            event = self.poll_event(context);
+            if event.is_pending() {
+                return Poll::Pending;
+            }
+        }
+        self.spanned(|this| this.go_on(event, context))
+    }
+
+    /// Nothing but an event can give this task something to do that the log would hear of.
+    fn is_quiet(&self) -> bool {
+        let is_at_rest = self.actions.is_empty() && !self.undecoded;
+        let is_alone = self.operation.is_none() && self.interception.is_none() && self.calls.is_empty();
+        let is_open = self.closing.is_none() && !self.session.is_ended();
+        is_at_rest && is_alone && is_open && LevelFilter::current() <= LevelFilter::INFO
+    }
+
+    fn go_on(&mut self, mut event: Poll<Event>, context: &mut Context<'_>) -> Poll<()> {
         loop {
+            if let Poll::Ready(event) = event {
+                let span = self.span.id();
+                self.on_event(event);
+                if self.span.id() != span {
+                    context.waker().wake_by_ref(); // to go on in the new span
+                    return Poll::Pending;
+                }
+            }
             let is_cut_short = self.advance();
             if self.closing.is_some() || (self.session.is_ended() && self.actions.is_empty()) {
                 return Poll::Ready(());
             }
-            match self.poll_event(context) {
-                Poll::Ready(event) => {
-                    let span = self.span.id();
-                    self.on_event(event);
-                    if self.span.id() == span {
-                        continue;
-                    }
-                    context.waker().wake_by_ref(); // to go on in the new span
+            event = self.poll_event(context);
+            if event.is_pending() {
+                if is_cut_short {
+                    context.waker().wake_by_ref(); // after other tasks had their turn
                 }
-                Poll::Pending if is_cut_short => context.waker().wake_by_ref(), // after other tasks had their turn
-                Poll::Pending => {}
+                return Poll::Pending;
             }
-            return Poll::Pending;
         }
     }
 
@@ -66,7 +89,9 @@ impl Connection {
             self.interception = None;
             return Poll::Ready(Event::Intercepted(intercepted));
         }
-        if let Poll::Ready((ticket, published, result)) = self.calls.poll_next(context) {
+        if !self.calls.is_empty()
+            && let Poll::Ready((ticket, published, result)) = self.calls.poll_next(context)
+        {
             return Poll::Ready(Event::Answered(ticket, published, result));
         }
         self.poll_inbound(context)
