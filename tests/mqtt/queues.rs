@@ -259,7 +259,7 @@ async fn a_held_queue_is_settled_across_a_cut() {
         // The one had come by the connection before.
         assert!(client.settle(&[&taken[3], &five], Settlement::Accept).await);
         drop(reader);
-        drop((client, broker));
+        in_time(broker.close()).await; // what it has to say is said
         // Whoever holds it next has what was not settled, and what the one before could not say.
         let broker = connect(&server, holding(version)).await;
         let mut reader = read(&Client::of(&broker).await).await;
