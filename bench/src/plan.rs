@@ -69,7 +69,7 @@ pub enum Scenario {
     Deflate,
     /// Latency and memory while some subscribers do not read, beside the same without them.
     Stalled,
-    /// Fan-out with two workers of the runtime, beside one.
+    /// Fan-out with two threads that serve clients, beside one.
     Workers,
     /// Handshakes of TLS beside what OpenSSL could do, and memory of its clients beside plain ones.
     Tls,

@@ -102,18 +102,13 @@ impl Gateway {
         self.start_with(&["server.deflate.enabled=true"])
     }
 
-    /// Starts one whose runtime has so many threads.
+    /// Starts one with so many threads that serve clients.
     pub fn start_with_workers(&self, workers: usize) -> io::Result<Server> {
-        let mut command = Command::new(&self.binary);
-        command.env("TOKIO_WORKER_THREADS", workers.to_string());
-        self.start_by(command, &[])
+        self.start_with(&[&format!("server.workers={workers}")])
     }
 
     fn start_with(&self, settings: &[&str]) -> io::Result<Server> {
-        self.start_by(Command::new(&self.binary), settings)
-    }
-
-    fn start_by(&self, mut command: Command, settings: &[&str]) -> io::Result<Server> {
+        let mut command = Command::new(&self.binary);
         command.args(["--set", "server.listen=127.0.0.1:0", "--set", "admin.listen=127.0.0.1:0"]);
         let own = self.settings.iter().map(String::as_str);
         command.args(settings.iter().copied().chain(own).flat_map(|setting| ["--set", setting]));

@@ -1,4 +1,4 @@
-//! Fan-out with two workers of the runtime, beside one: what it costs that a message crosses threads.
+//! Fan-out with two threads that serve clients, beside one: what it costs that a message crosses threads.
 
 use std::io;
 

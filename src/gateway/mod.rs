@@ -18,7 +18,7 @@ use crate::broker::{self, Broker, LinkState};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::server::admin::{self, Admin, Reload, Reloaded, UNREADABLE};
-use crate::server::{Parts, Server, Services};
+use crate::server::{Parts, Server, Services, Workers};
 use crate::telemetry::Log;
 use crate::traces::Traces;
 
@@ -26,15 +26,16 @@ pub use builder::Builder;
 use builder::Program;
 use reload::{Read, Reloader};
 
-/// A running gateway.
+/// A running gateway. The threads that serve its clients end when it is dropped; [`Gateway::shut_down`] lets them finish.
 pub struct Gateway {
     address: SocketAddr,
     url: String,
-    accepting: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
     admin: Option<Operators>,
     services: Arc<Services>,
     broker: Arc<dyn Broker>,
     reload: Option<Arc<dyn Reload>>,
+    workers: Workers,
 }
 
 /// The port for operators; it answers until this is dropped.
@@ -44,7 +45,8 @@ struct Operators {
 }
 
 impl Gateway {
-    /// Starts a gateway inside a tokio runtime. When this returns, it accepts clients.
+    /// Starts a gateway inside a tokio runtime. When this returns, it accepts clients. They have threads of their own, as
+    /// `server.workers` says; what is between the gateway and its broker happens in the runtime.
     ///
     /// # Errors
     /// Settings that cannot be carried out: an address in use, a certificate that is none. The text names the setting.
@@ -63,7 +65,8 @@ impl Gateway {
         let path = config.server.path.clone();
         let metrics = Arc::new(Metrics::with(&config.metrics, config.separators()));
         let node = config.node.name.clone().unwrap_or_else(random_name);
-        let server = Server::bind(Parts {
+        let workers = Workers::start(config.server.workers)?;
+        let parts = Parts {
             live: program.live(&config, &metrics)?,
             metrics,
             traces: Traces::start(&config.traces, &node).map_err(io::Error::other)?,
@@ -71,7 +74,8 @@ impl Gateway {
             node,
             broker: Arc::clone(&broker),
             log: log.clone(),
-        })?;
+        };
+        let server = Server::bind(parts, &workers)?;
         let address = server.address()?;
         let services = server.services();
         let admin = config.admin.clone();
@@ -80,8 +84,9 @@ impl Gateway {
             None => None,
         };
         let admin = admin.enabled.then(|| Operators::start(admin, &services, reload.clone())).transpose()?;
-        let accepting = tokio::spawn(server.accept());
-        Ok(Gateway { address, url: format!("{scheme}://{address}{path}"), accepting, admin, services, broker, reload })
+        let url = format!("{scheme}://{address}{path}");
+        let accepting = server.accept();
+        Ok(Gateway { address, url, accepting, admin, services, broker, reload, workers })
     }
 
     /// Reads the settings again, and puts in force what can be; see [`Builder::reloading`].
@@ -133,14 +138,17 @@ impl Gateway {
     pub async fn shut_down(self) {
         self.services.begin_draining();
         tokio::time::sleep(self.services.live().server.drain_grace).await;
-        self.accepting.abort();
-        let _ = self.accepting.await; // the port is closed once the task has gone, not when it is told to
+        for accepting in self.accepting {
+            accepting.abort();
+            let _ = accepting.await; // the port is closed once the task has gone, not when it is told to
+        }
         let left = self.services.shut_down().await;
         if left > 0 {
             warn!(left, "clients were still there after server.shutdown_timeout");
         }
         self.broker.close().await;
         self.services.traces.close().await;
+        self.workers.end().await;
     }
 }
 
@@ -174,7 +182,7 @@ pub async fn run(
     let gateway = Gateway::builder(config).log(log).reloading(read).start()?;
     let admin = gateway.admin_address().map(|address| format!(" (metrics and health: http://{address})"));
     println!("listening on {}{}", gateway.url(), admin.unwrap_or_default());
-    let _watchdog = supervisor::ready(gateway.url());
+    let _watchdog = supervisor::ready(gateway.url(), Arc::clone(&gateway.services));
     loop {
         tokio::select! {
             _ = terminate.recv() => break,

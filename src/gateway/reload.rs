@@ -76,6 +76,7 @@ fn reloadable(current: &Config, wanted: Config) -> Config {
     next.outbox.policy.clone_from(&current.outbox.policy);
     next.server.listen = current.server.listen;
     next.server.path.clone_from(&current.server.path);
+    next.server.workers = current.server.workers;
     if next.server.tls.files().is_some() != current.server.tls.files().is_some() {
         next.server.tls = current.server.tls.clone();
     }

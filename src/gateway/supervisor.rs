@@ -2,6 +2,7 @@
 //!
 //! Without systemd, that is without `NOTIFY_SOCKET` in the environment, nothing is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
@@ -9,13 +10,15 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 
+use crate::server::Services;
+
 /// Keeps systemd's watchdog content, if there is one, until this is dropped.
 pub(super) struct Watchdog(Option<JoinHandle<()>>);
 
 /// The program is ready.
-pub(super) fn ready(status: &str) -> Watchdog {
+pub(super) fn ready(status: &str, services: Arc<Services>) -> Watchdog {
     tell(&[NotifyState::Ready, NotifyState::Status(status)]);
-    Watchdog(sd_notify::watchdog_enabled().map(|within| tokio::spawn(keep_content(within / 2))))
+    Watchdog(sd_notify::watchdog_enabled().map(|within| tokio::spawn(keep_content(within / 2, services))))
 }
 
 /// The program reads its settings again.
@@ -45,12 +48,13 @@ impl Drop for Watchdog {
     }
 }
 
-/// A task among those of the clients: if the runtime hangs, this one does, too, and systemd starts the program anew.
-async fn keep_content(every: Duration) {
+/// If a thread that serves clients hangs, or this one's runtime, systemd hears nothing and starts the program anew.
+async fn keep_content(every: Duration, services: Arc<Services>) {
     let mut ticks = interval(every.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        services.turn().await;
         tell(&[NotifyState::Watchdog]);
     }
 }

@@ -11,6 +11,7 @@ mod frames;
 mod live;
 mod operation;
 mod origin;
+mod port;
 mod registry;
 mod report;
 mod settings;
@@ -19,6 +20,7 @@ mod stream;
 mod tap;
 mod tls;
 mod websocket;
+mod workers;
 
 use std::convert::Infallible;
 use std::io;
@@ -31,8 +33,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 use crate::broker::{Broker, LinkState};
@@ -51,11 +55,11 @@ use registry::{Registration, Registry};
 pub use settings::{Settings, Tls};
 use socket::Socket;
 use stream::Stream;
+pub use workers::Workers;
+use workers::{Runtimes, spawn_client};
 
 /// Sockets beyond `server.max_connections` that are taken only to be told so; further ones are closed at once.
 const SPARE_CONNECTIONS: usize = 64;
-/// Connections that the kernel keeps for a gateway that is busy: a crowd that comes back after a restart.
-const BACKLOG: u32 = 4096;
 /// How long to wait after an error such as “too many open files” before accepting again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -79,6 +83,7 @@ pub struct Services {
     /// What is logged.
     pub log: Log,
     registry: Arc<Registry>,
+    runtimes: Runtimes,
 }
 
 /// Everything that [`Services`] is made of.
@@ -99,9 +104,10 @@ pub struct Parts {
     pub log: Log,
 }
 
-/// A listening socket and what serves its clients.
+/// A port that listens, and what serves its clients.
 pub struct Server {
-    listener: TcpListener,
+    /// One for each of the runtimes.
+    listeners: Vec<TcpListener>,
     services: Arc<Services>,
 }
 
@@ -117,13 +123,14 @@ struct Client {
 }
 
 impl Server {
-    /// Listens, without accepting anyone yet.
+    /// Listens, without accepting anyone yet. Clients will be served by these workers.
     ///
     /// # Errors
     /// An address that cannot be had; the text names the setting.
-    pub fn bind(parts: Parts) -> io::Result<Server> {
+    pub fn bind(parts: Parts, workers: &Workers) -> io::Result<Server> {
         let Parts { live, separators, node, broker, metrics, traces, log } = parts;
-        let listener = listen(live.server.listen, "server.listen")?;
+        let runtimes = workers.runtimes();
+        let listeners = port::listen_shared(live.server.listen, "server.listen", runtimes.all())?;
         let services = Services {
             hub: Hub::new(&live.outbox, separators, Arc::clone(&metrics), traces.clone()),
             registry: Arc::new(Registry::new(live.limits())),
@@ -135,13 +142,14 @@ impl Server {
             node,
             broker,
             log,
+            runtimes,
         };
-        Ok(Server { listener, services: Arc::new(services) })
+        Ok(Server { listeners, services: Arc::new(services) })
     }
 
     /// Where it listens; with port 0 in the settings, the port that the system chose.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listeners.first().ok_or(io::ErrorKind::AddrNotAvailable)?.local_addr()
     }
 
     /// What every client's task works with.
@@ -149,38 +157,11 @@ impl Server {
         Arc::clone(&self.services)
     }
 
-    /// Accepts clients until this future is dropped. The clients live on; [`Services::shut_down`] ends them.
-    pub async fn accept(self) {
-        loop {
-            let (stream, peer) = match self.listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let Ok(permit) = Arc::clone(&self.services.sockets).try_acquire_owned() else {
-                self.services.metrics.handshake(Handshake::Overload);
-                debug!(%peer, "closed at once: too many connections (server.max_connections)");
-                continue;
-            };
-            let (services, live) = (Arc::clone(&self.services), self.services.live());
-            tokio::spawn(async move {
-                let within = live.server.handshake_timeout;
-                match tokio::time::timeout(within, serve(&services, &live, stream, peer, permit)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => {
-                        services.metrics.handshake(Handshake::Failed);
-                        debug!(%peer, error, "handshake failed");
-                    }
-                    Err(_) => {
-                        services.metrics.handshake(Handshake::TimedOut);
-                        debug!(%peer, "no handshake within server.handshake_timeout");
-                    }
-                }
-            });
-        }
+    /// Accepts clients until these tasks have ended. The clients live on; [`Services::shut_down`] ends them.
+    pub fn accept(self) -> Vec<JoinHandle<()>> {
+        let Server { listeners, services } = self;
+        let accepting = |(listener, runtime): (_, &Handle)| runtime.spawn(accept(listener, Arc::clone(&services)));
+        listeners.into_iter().zip(services.runtimes.all()).map(accepting).collect()
     }
 }
 
@@ -214,21 +195,48 @@ impl Services {
         self.registry.is_draining()
     }
 
+    /// Returns once every thread that serves clients has had time for something else.
+    pub async fn turn(&self) {
+        self.runtimes.turn().await;
+    }
+
     /// Whether the broker can be used.
     pub fn broker_state(&self) -> LinkState {
         *self.broker.state().borrow()
     }
 }
 
-/// Listens on the address that the setting `key` names.
-fn listen(address: SocketAddr, key: &str) -> io::Result<TcpListener> {
-    let listen = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        socket.listen(BACKLOG)
-    };
-    listen().map_err(|error| io::Error::new(error.kind(), format!("{key}: cannot listen on {address}: {error}")))
+async fn accept(listener: TcpListener, services: Arc<Services>) {
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(permit) = Arc::clone(&services.sockets).try_acquire_owned() else {
+            services.metrics.handshake(Handshake::Overload);
+            debug!(%peer, "closed at once: too many connections (server.max_connections)");
+            continue;
+        };
+        let (services, live) = (Arc::clone(&services), services.live());
+        tokio::spawn(async move {
+            let within = live.server.handshake_timeout;
+            match tokio::time::timeout(within, serve(&services, &live, stream, peer, permit)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    services.metrics.handshake(Handshake::Failed);
+                    debug!(%peer, error, "handshake failed");
+                }
+                Err(_) => {
+                    services.metrics.handshake(Handshake::TimedOut);
+                    debug!(%peer, "no handshake within server.handshake_timeout");
+                }
+            }
+        });
+    }
 }
 
 /// One socket, from TLS to the answer that makes it a WebSocket or does not.
@@ -309,7 +317,7 @@ async fn upgrade(
     if let Some(refusal) = refused {
         connection.refuse(refusal);
     }
-    tokio::spawn(run(connection));
+    spawn_client(run(connection));
 }
 
 fn admit(

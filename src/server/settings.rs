@@ -18,6 +18,9 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Path of the WebSocket endpoint; begins with `/`. Default `/ws`.
     pub path: String,
+    /// Threads that serve clients; with 0 the runtime does that in which the gateway starts, which is for programs that
+    /// embed it. Default as many as there are processors.
+    pub workers: Option<usize>,
     /// Connections at a time. Default 20000.
     pub max_connections: usize,
     /// Connections at a time from one IP address; 0 is no limit. Default 0.
@@ -70,12 +73,15 @@ pub struct Tls {
 
 /// More than one machine has ports and memory for.
 const MOST_CONNECTIONS: usize = 10_000_000;
+/// More than one machine has processors.
+const MOST_WORKERS: usize = 1024;
 
 impl Default for Settings {
     fn default() -> Self {
         Settings {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             path: "/ws".to_owned(),
+            workers: None,
             max_connections: 20_000,
             max_connections_per_address: 0,
             handshake_timeout: Duration::from_secs(10),
@@ -108,6 +114,9 @@ impl Settings {
         let range = 1..=MOST_CONNECTIONS;
         let expected = format!("is {}; expected 1 to {MOST_CONNECTIONS}", self.max_connections);
         faults.demand(range.contains(&self.max_connections), "server.max_connections", expected);
+        let workers = self.workers.unwrap_or_default();
+        let expected = format!("is {workers}; expected 0 to {MOST_WORKERS}");
+        faults.demand(workers <= MOST_WORKERS, "server.workers", expected);
         for (key, time) in
             [("server.handshake_timeout", self.handshake_timeout), ("server.ping_interval", self.ping_interval)]
         {

@@ -221,6 +221,7 @@ async fn a_session_is_ended_and_told_why() {
     for client in [&mut ada, &mut again] {
         client.expect_error("removed", 1008).await;
     }
+    until("the sessions to end", || gateway.connections() == 0).await;
     assert_eq!(done(&gateway, "DELETE /users/ada/sessions", Value::Null).await, json!({ "disconnected": 0 }));
     refused(&gateway, "DELETE /users/ada/sessions?reason=a%0Ab", Value::Null, 400, "reason").await;
 }

@@ -600,6 +600,7 @@ async fn an_interceptor_sees_who_reads_what_and_may_refuse_it() {
         "unsubscribe 1 /queue/q",
         "unsubscribe 0 /topic/x/y",
     ];
+    until("the last one to be told", || diary.lines().len() == seen.len()).await;
     assert_eq!(diary.lines(), seen);
     client.send("SUBSCRIBE\nid:c\ndestination:/topic/sec%72et").await;
     client.expect_error("handler-failed", 1008).await.about("secret");

@@ -176,10 +176,11 @@ async fn a_reader_with_acknowledgements_that_lost_messages_is_told_so() {
     let mut writer = Client::connect(&gateway, "1.2").await;
     let mut reader = Client::connect(&gateway, "1.2").await;
     reader.subscribe("id:0\ndestination:/topic/a\nack:client\nprefetch-count:1").await;
-    for body in ["1", "2", "3", "4"] {
+    writer.does("SEND\ndestination:/topic/a\n\n1").await;
+    let ack = reader.expect("MESSAGE").await.saying("1").without("gap").get("ack");
+    for body in ["2", "3", "4"] {
         writer.does(&format!("SEND\ndestination:/topic/a\n\n{body}")).await;
     }
-    let ack = reader.expect("MESSAGE").await.saying("1").without("gap").get("ack");
     reader.send(format!("ACK\nid:{ack}")).await;
     reader.expect("MESSAGE").await.saying("4").with("gap", "true");
 }

@@ -43,3 +43,4 @@ mod topics;
 mod traces;
 mod transactions;
 mod will;
+mod workers;

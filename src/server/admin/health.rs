@@ -7,8 +7,9 @@ use super::answer::{Answer, json};
 use super::{Readiness, Services, Settings};
 use crate::broker::LinkState;
 
-/// That it answers is all that is asked.
-pub(super) fn alive() -> Answer {
+/// That it answers is all that is asked, and that no thread which serves clients hangs: then the answer is 504.
+pub(super) async fn alive(services: &Services) -> Answer {
+    services.turn().await;
     json(StatusCode::OK, &json!({ "status": "alive", "reasons": ["the gateway answers"] }))
 }
 

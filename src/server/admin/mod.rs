@@ -32,7 +32,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::{ACCEPT_PAUSE, Services, listen};
+use super::port::listen;
+use super::{ACCEPT_PAUSE, Services};
 use crate::metrics::CONTENT_TYPE;
 use access::Access;
 use answer::{Answer, problem, text};
@@ -150,7 +151,7 @@ impl Desk {
         };
         let api = match endpoint {
             Endpoint::Metrics => return text(CONTENT_TYPE, self.services.render_metrics()),
-            Endpoint::Alive => return health::alive(),
+            Endpoint::Alive => return health::alive(&self.services).await,
             Endpoint::Ready => return health::ready(&self.settings, &self.services),
             Endpoint::Api(api) => api,
         };

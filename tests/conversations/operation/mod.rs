@@ -12,7 +12,7 @@ use crate::support::Raw;
 use crate::support::raw::Answer;
 
 /// What the port for operators answers.
-async fn ask(gateway: &Gateway, request: &str) -> Answer {
+pub(crate) async fn ask(gateway: &Gateway, request: &str) -> Answer {
     let mut raw = Raw::tcp_to(gateway.admin_address().expect("a port for operators")).await;
     raw.write(format!("{request} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
     raw.answer().await
