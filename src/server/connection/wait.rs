@@ -30,8 +30,10 @@ impl Connection {
     fn is_quiet(&self) -> bool {
         let is_at_rest = self.actions.is_empty() && !self.undecoded;
         let is_alone = self.operation.is_none() && self.interception.is_none() && self.calls.is_empty();
+        // What a broker's subscription has to say of itself, it says while it is asked for deliveries.
+        let reads_no_queue = self.consumers.is_empty();
         let is_open = self.closing.is_none() && !self.session.is_ended();
-        is_at_rest && is_alone && is_open && LevelFilter::current() <= LevelFilter::INFO
+        is_at_rest && is_alone && reads_no_queue && is_open && LevelFilter::current() <= LevelFilter::INFO
     }
 
     fn go_on(&mut self, mut event: Poll<Event>, context: &mut Context<'_>) -> Poll<()> {
