@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::try_join_all;
 
 use crate::client::{self, Client, IN_FLIGHT};
+use crate::fan_out::FEW;
 use crate::floor;
 use crate::plan::Plan;
 use crate::process::{Gateway, Server};
@@ -44,16 +45,22 @@ pub fn name(subscribers: usize, rate: u32) -> String {
 
 /// Runs the scenario.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
-    let [mut own, mut floors] = [const { Times::new() }; 2];
-    for round in 0..plan.rounds {
-        for turn in [round % 2, (round + 1) % 2] {
-            let server = if turn == 0 { gateway.start()? } else { Server::floor()? };
-            let (publisher, subscriber) = if turn == 0 { join(&server, 1).await? } else { join_floor(&server).await? };
-            let times = measure(publisher, &subscriber, RATE, plan.round).await?;
-            if turn == 0 { own.push(&times) } else { floors.push(&times) }
+    for (subscribers, rate) in [(1, RATE), (FEW, FEWS_RATE), (plan.clients, MANYS_RATE)] {
+        let [mut own, mut floors] = [const { Times::new() }; 2];
+        for round in 0..plan.rounds {
+            for turn in [round % 2, (round + 1) % 2] {
+                let server = if turn == 0 { gateway.start()? } else { Server::floor()? };
+                let (publisher, subscribers) = if turn == 0 {
+                    join(&server, subscribers).await?
+                } else {
+                    join_floor(&server, subscribers).await?
+                };
+                let times = measure(publisher, &subscribers, rate, plan.round).await?;
+                if turn == 0 { own.push(&times) } else { floors.push(&times) }
+            }
         }
+        own.report_beside(FLOOR, &floors, &name(subscribers, rate), report);
     }
-    own.report_beside(FLOOR, &floors, &name(1, RATE), report);
     Ok(())
 }
 
@@ -101,12 +108,13 @@ pub async fn join(server: &Server, subscribers: usize) -> io::Result<(Client, Ve
     Ok((Client::connect(address, 0).await?, receivers))
 }
 
-async fn join_floor(server: &Server) -> io::Result<(Client, Vec<Client>)> {
-    let subscriber = floor::subscribe(server.address()).await?;
+async fn join_floor(server: &Server, subscribers: usize) -> io::Result<(Client, Vec<Client>)> {
+    let address = server.address();
+    let receivers = client::many(subscribers, IN_FLIGHT, move || floor::subscribe(address)).await?;
     let message = wire::send(DESTINATION, None, 0, 0);
     // What a gateway adds to its deliveries is about what SEND has more than MESSAGE: near enough for a round trip.
     let delivery = wire::delivery(&message[8..])?;
-    Ok((floor::publisher(server.address(), message.len(), &delivery).await?, vec![subscriber]))
+    Ok((floor::publisher(address, message.len(), &delivery).await?, receivers))
 }
 
 /// The time of each delivery, in nanoseconds and in their order, with so many messages per second.

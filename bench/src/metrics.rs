@@ -2,13 +2,10 @@
 
 use std::io;
 
-use crate::fan_out::{self, Crowd, FEW};
+use crate::fan_out::{self, Crowd, FEW, WINDOWS};
 use crate::plan::Plan;
 use crate::process::Gateway;
 use crate::report::Report;
-
-/// Messages that the publisher may be ahead.
-const WINDOW: u64 = 16;
 
 /// Runs the scenario: with one subscriber, where each message is a SEND, a delivery and a write, and with some.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
@@ -20,9 +17,11 @@ pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
             Crowd::of_gateway(silent.start()?, subscribers).await?,
         ];
         let mut crowds = fan_out::warmed_up(crowds).await?;
-        let [counting, silent] = fan_out::in_turn(&mut crowds, WINDOW, plan).await?;
-        let scenario = format!("metrics, {subscribers} subscribers, window {WINDOW}");
-        counting.report_beside("without metrics", &silent, &scenario, report);
+        for window in WINDOWS {
+            let [counting, silent] = fan_out::in_turn(&mut crowds, window, plan).await?;
+            let scenario = format!("metrics, {subscribers} subscribers, window {window}");
+            counting.report_beside("without metrics", &silent, &scenario, report);
+        }
         fan_out::finish(crowds).await?;
     }
     Ok(())
