@@ -36,7 +36,7 @@ impl Connection {
         }
     }
 
-    fn deadline(&self) -> Instant {
+    pub(super) fn deadline(&self) -> Instant {
         let ping = self.ping_deadline();
         let stalled = if self.socket.is_flushed() { None } else { self.outbox.deadline() };
         [self.session.deadline(), stalled].into_iter().flatten().fold(ping, Instant::min)

@@ -13,6 +13,7 @@
 //! | `mod` | what a client's task holds, and its way in and out of the session |
 //! | `wait` | its loop, and the one place where it waits |
 //! | `event` | what happened, as inputs of the session |
+//! | `arrivals` | whether the client or the clock woke it |
 //! | `clock` | what is due when |
 //! | `perform` | the session's actions, and how they ended |
 //! | `write` | what goes to the client |
@@ -20,6 +21,7 @@
 //! | `finish` | the end |
 //! | `count`, `shown`, `traced` | what is counted, what the log may show, and what is recorded of acknowledgements |
 
+mod arrivals;
 mod calls;
 mod clock;
 mod count;
@@ -56,6 +58,7 @@ use crate::message::{CloseCode, Message, Refusal, Text};
 use crate::metrics::Holdings;
 use crate::session::{Action, Input, Session, SubscriptionKey};
 use crate::stomp::{Decoder, Item as Decoded, Limits};
+use arrivals::Arrivals;
 use calls::Calls;
 pub(super) use clock::now;
 pub(super) use count::outcome_of;
@@ -91,6 +94,7 @@ pub(super) struct Connection {
     held_back: bool,
     /// What comes in has its turn before more goes out.
     inbound_first: bool,
+    arrivals: Arrivals,
     actions: VecDeque<Action>,
     operation: Option<Operation>,
     confirmations: Option<FuturesUnordered<Pending>>,
@@ -156,6 +160,7 @@ impl Connection {
             gathered: 0,
             held_back: false,
             inbound_first: false,
+            arrivals: Arrivals::default(),
             actions: VecDeque::new(),
             operation: None,
             confirmations: None,

@@ -66,7 +66,7 @@ impl Connection {
     ///    however much there is to send.
     /// 2. Deliveries and confirmations are gathered, a batch at most, before anything is written.
     /// 3. All that waits is written.
-    /// 4. Then everything else.
+    /// 4. Then everything else; the client and the clock only if they woke the task, or something is due earlier now.
     fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         if std::mem::take(&mut self.inbound_first)
             && let Poll::Ready(event) = self.poll_inbound(context)
@@ -96,18 +96,27 @@ impl Connection {
         {
             return Poll::Ready(Event::Answered(ticket, published, result));
         }
+        if self.arrivals.are_none(context.waker()) && self.deadline() >= self.due {
+            return Poll::Pending;
+        }
         self.poll_inbound(context)
     }
 
     /// The client first, then the clock: what has come, but was not read yet, is no silence. When only the clock has woken
     /// the task, the client is at rest.
     fn poll_inbound(&mut self, context: &mut Context<'_>) -> Poll<Event> {
-        if self.is_reading()
-            && let Poll::Ready(message) = self.socket.poll_read(context, self.timer.is_elapsed())
-        {
+        let waker = self.arrivals.await_by(context.waker());
+        let context = &mut Context::from_waker(&waker);
+        let is_reading = self.is_reading();
+        if is_reading && let Poll::Ready(message) = self.socket.poll_read(context, self.timer.is_elapsed()) {
+            self.arrivals.expect_more();
             return Poll::Ready(Event::Inbound(message));
         }
-        self.poll_timer(context)
+        let event = self.poll_timer(context);
+        if !is_reading || event.is_ready() {
+            self.arrivals.expect_more();
+        }
+        event
     }
 
     /// What is sent to the client is gathered, so that it leaves in one write, but not for so long that the first of it
