@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::broker::{self, Broker, LinkState};
@@ -26,11 +27,12 @@ pub use builder::Builder;
 use builder::Program;
 use reload::{Read, Reloader};
 
-/// A running gateway. The threads that serve its clients end when it is dropped; [`Gateway::shut_down`] lets them finish.
+/// A running gateway. When it is dropped it accepts nobody any more, and the threads that serve its clients end;
+/// [`Gateway::shut_down`] lets them finish. With `server.workers = 0` the clients that are there are served on.
 pub struct Gateway {
     address: SocketAddr,
     url: String,
-    accepting: Vec<JoinHandle<()>>,
+    accepting: JoinSet<()>,
     admin: Option<Operators>,
     services: Arc<Services>,
     broker: Arc<dyn Broker>,
@@ -46,7 +48,8 @@ struct Operators {
 
 impl Gateway {
     /// Starts a gateway inside a tokio runtime. When this returns, it accepts clients. They have threads of their own, as
-    /// `server.workers` says; what is between the gateway and its broker happens in the runtime.
+    /// `server.workers` says. The gateway's own connections to the broker and the port for operators are served by the
+    /// runtime; what a client opens at the broker, such as a link of its own user, by the thread of that client.
     ///
     /// # Errors
     /// Settings that cannot be carried out: an address in use, a certificate that is none. The text names the setting.
@@ -117,7 +120,7 @@ impl Gateway {
         self.broker.state()
     }
 
-    /// The longest time that [`Gateway::shut_down`] takes, but for the broker's end.
+    /// The longest time that [`Gateway::shut_down`] takes, but for the end of the broker's links and of the threads.
     fn shutdown_time(&self) -> Duration {
         let server = &self.services.live().server;
         server.drain_grace + server.drain_window + server.shutdown_timeout
@@ -134,21 +137,25 @@ impl Gateway {
     }
 
     /// Is not ready for `server.drain_grace`; then stops accepting, lets clients finish what is in flight, closes them
-    /// with 1012, in waves over `server.drain_window`, ends the broker's links, and exports the spans that wait. From its end on the port is free.
-    pub async fn shut_down(self) {
+    /// with 1012, in waves over `server.drain_window`, ends the broker's links, and exports the spans that wait. From its
+    /// end on the port is free, unless a thread that serves clients hangs.
+    pub async fn shut_down(mut self) {
         self.services.begin_draining();
-        tokio::time::sleep(self.services.live().server.drain_grace).await;
-        for accepting in self.accepting {
-            accepting.abort();
-            let _ = accepting.await; // the port is closed once the task has gone, not when it is told to
-        }
-        let left = self.services.shut_down().await;
+        let live = self.services.live();
+        tokio::time::sleep(live.server.drain_grace).await;
+        // The port is closed once the tasks have gone, not when they are told to; that of a thread which hangs does not go.
+        let within = live.server.drain_window + live.server.shutdown_timeout;
+        let accepting = timeout(within, self.accepting.shutdown());
+        let (_, left) = tokio::join!(accepting, self.services.shut_down());
         if left > 0 {
             warn!(left, "clients were still there after server.shutdown_timeout");
         }
         self.broker.close().await;
         self.services.traces.close().await;
-        self.workers.end().await;
+        let hanging = self.workers.end().await;
+        if hanging > 0 {
+            warn!(hanging, "threads that serve clients hang, and are left");
+        }
     }
 }
 

@@ -48,14 +48,15 @@ impl Drop for Watchdog {
     }
 }
 
-/// If a thread that serves clients hangs, or this one's runtime, systemd hears nothing and starts the program anew.
+/// If a thread that serves clients hangs or has ended, or this one's runtime does, systemd hears nothing and starts the program anew.
 async fn keep_content(every: Duration, services: Arc<Services>) {
     let mut ticks = interval(every.max(Duration::from_millis(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        services.turn().await;
-        tell(&[NotifyState::Watchdog]);
+        if services.is_alive().await {
+            tell(&[NotifyState::Watchdog]);
+        }
     }
 }
 

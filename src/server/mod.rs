@@ -34,9 +34,8 @@ use hyper::service::service_fn;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use crate::broker::{Broker, LinkState};
@@ -157,11 +156,14 @@ impl Server {
         Arc::clone(&self.services)
     }
 
-    /// Accepts clients until these tasks have ended. The clients live on; [`Services::shut_down`] ends them.
-    pub fn accept(self) -> Vec<JoinHandle<()>> {
+    /// Accepts clients, with a task for each listener, until these have ended or are dropped. The clients live on; [`Services::shut_down`] ends them.
+    pub fn accept(self) -> JoinSet<()> {
         let Server { listeners, services } = self;
-        let accepting = |(listener, runtime): (_, &Handle)| runtime.spawn(accept(listener, Arc::clone(&services)));
-        listeners.into_iter().zip(services.runtimes.all()).map(accepting).collect()
+        let mut accepting = JoinSet::new();
+        for (listener, runtime) in listeners.into_iter().zip(services.runtimes.all()) {
+            accepting.spawn_on(accept(listener, Arc::clone(&services)), runtime);
+        }
+        accepting
     }
 }
 
@@ -195,9 +197,9 @@ impl Services {
         self.registry.is_draining()
     }
 
-    /// Returns once every thread that serves clients has had time for something else.
-    pub async fn turn(&self) {
-        self.runtimes.turn().await;
+    /// Whether every thread that serves clients does. The answer does not come while one of them hangs.
+    pub async fn is_alive(&self) -> bool {
+        self.runtimes.are_alive().await
     }
 
     /// Whether the broker can be used.

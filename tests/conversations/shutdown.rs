@@ -35,12 +35,30 @@ async fn the_port_is_free_when_nobody_was_there_to_be_closed() {
     expect_free(address).await;
 }
 
-/// A gateway on a loopback address that no other server of this machine listens on. A port of 127.0.0.1 that is given
-/// back may be another test's in the next moment, and who asks whether it is free would speak to that one. `network` is
-/// 64 or 128: the process id, which has 22 bits at most, is the rest.
+#[tokio::test]
+async fn a_gateway_that_is_dropped_listens_no_more() {
+    for workers in [0, 2] {
+        let gateway = gateway_with(|config| {
+            config.server.listen = address_of_its_own(192);
+            config.server.workers = Some(workers);
+        });
+        let address = gateway.address();
+        drop(gateway);
+        let closed = async { while TcpStream::connect(address).await.is_ok() {} };
+        crate::support::soon("the end of the port", closed).await;
+    }
+}
+
 fn gateway_on_an_address_of_its_own(network: u8) -> Gateway {
+    gateway_with(|config| config.server.listen = address_of_its_own(network))
+}
+
+/// A loopback address that no other server of this machine listens on. A port of 127.0.0.1 that is given back may be
+/// another test's in the next moment, and who asks whether it is free would speak to that one. `network` is 64, 128 or 192:
+/// the process id, which has 22 bits at most, is the rest.
+fn address_of_its_own(network: u8) -> SocketAddr {
     let own = Ipv4Addr::new(127, network, 0, 0).to_bits() | (std::process::id() & 0x3f_ffff);
-    gateway_with(|config| config.server.listen = SocketAddr::from((Ipv4Addr::from_bits(own), 0)))
+    SocketAddr::from((Ipv4Addr::from_bits(own), 0))
 }
 
 async fn expect_free(address: SocketAddr) {

@@ -1,15 +1,21 @@
 //! The threads that serve clients (`server.workers`).
 
 use std::collections::HashSet;
+use std::future::pending;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use stompgate::chain::Answer;
 use stompgate::config::Config;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tokio_tungstenite::client_async;
 
 use crate::operation::ask;
-use crate::support::{Client, Gateway, builder, gateway_with, soon};
+use crate::support::{Client, Gateway, builder, gateway_with, soon, until};
 
 /// A gateway that answers a SEND to `/app/where` to `/topic/where`, with the name of the thread that serves its sender.
 fn telling_where(workers: usize) -> Gateway {
@@ -41,7 +47,7 @@ async fn readers_on_all_workers_get_all_that_any_of_them_sends() {
         clients.push(Client::connect(&gateway, "1.2").await);
     }
     let workers = threads(&mut clients).await;
-    assert!(workers.len() > 1 && workers.iter().all(|name| name.starts_with("worker-")), "{workers:?}");
+    assert!(workers.len() == 3 && workers.iter().all(|name| name.starts_with("worker-")), "{workers:?}");
     for client in &mut clients {
         client.subscribe("id:0\ndestination:/topic/news").await;
     }
@@ -87,34 +93,85 @@ async fn a_gateway_that_is_dropped_takes_its_clients_along() {
     }
 }
 
-/// A handler that never yields holds up the clients of its own worker only, and is seen from outside.
-#[tokio::test]
-async fn a_worker_that_hangs_is_not_alive() {
+/// A gateway with two workers, on which a SEND to `/app/hang` keeps its worker until something is sent to the second value.
+fn hanging(configure: impl FnOnce(&mut Config)) -> (Gateway, mpsc::Sender<()>) {
     let (release, held) = mpsc::channel::<()>();
     let held = Arc::new(Mutex::new(held));
     let builder = builder(|config| {
         config.server.workers = Some(2);
         config.admin.timeout = Duration::from_millis(500);
+        configure(config);
     });
-    let gateway = builder
-        .handler("/app/hang", move |_| {
-            let held = Arc::clone(&held);
-            async move {
-                let _ = held.lock().expect("no panic").recv();
-                Ok(None)
-            }
-        })
-        .start()
-        .expect("a gateway that starts");
+    let gateway = builder.handler("/app/hang", move |_| {
+        let held = Arc::clone(&held);
+        async move {
+            let _ = held.lock().expect("no panic").recv();
+            Ok(None)
+        }
+    });
+    (gateway.start().expect("a gateway that starts"), release)
+}
+
+/// Asks after the gateway's health until it is no more, and says how.
+async fn illness(gateway: &Gateway) -> u16 {
+    loop {
+        let status = soon("an answer", ask(gateway, "GET /healthz")).await.status;
+        if status != 200 {
+            return status;
+        }
+    }
+}
+
+/// A handler that never yields holds up the clients of its own worker only, and is seen from outside.
+#[tokio::test]
+async fn a_worker_that_hangs_is_not_alive() {
+    let (gateway, release) = hanging(|_| {});
     let mut client = Client::connect(&gateway, "1.2").await;
     assert_eq!(ask(&gateway, "GET /healthz").await.status, 200);
     client.send("SEND\ndestination:/app/hang\nreceipt:1\n\n").await;
-    let mut status = 200;
-    while status == 200 {
-        status = soon("an answer", ask(&gateway, "GET /healthz")).await.status;
-    }
-    assert_eq!(status, 504);
+    assert_eq!(illness(&gateway).await, 504);
     release.send(()).expect("a handler");
     client.expect("RECEIPT").await;
     assert_eq!(ask(&gateway, "GET /healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_worker_that_hangs_does_not_keep_the_gateway_from_ending() {
+    let (gateway, _release) = hanging(|config| config.server.shutdown_timeout = Duration::from_millis(500));
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.send("SEND\ndestination:/app/hang\n\n").await;
+    assert_eq!(illness(&gateway).await, 504);
+    soon("the end", gateway.shut_down()).await;
+}
+
+/// Whatever wakes it makes its thread panic.
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("a panic that is meant, outside of any task");
+    }
+}
+
+/// What panics in a client's task ends that client alone. But code of the program's may be run by the thread itself.
+#[tokio::test]
+async fn a_worker_that_has_panicked_is_not_alive() {
+    let builder = builder(|config| config.server.workers = Some(2));
+    let handler = |_| async {
+        let mut timer = pin!(sleep(Duration::from_millis(1)));
+        let _ = timer.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Panics))));
+        pending().await
+    };
+    let gateway = builder.handler("/app/panic", handler).start().expect("a gateway that starts");
+    let mut client = Client::connect(&gateway, "1.2").await;
+    client.send("SEND\ndestination:/app/panic\n\n").await;
+    assert_eq!(illness(&gateway).await, 503);
+    until("the client's end", || gateway.connections() == 0).await;
+    // Who came to its listener while that was closed is turned away, and from then on the other worker serves all.
+    let mut served = 0;
+    while served < 8 {
+        let stream = TcpStream::connect(gateway.address()).await.expect("a gateway that accepts");
+        served += u32::from(soon("an end of the handshake", client_async(gateway.url(), stream)).await.is_ok());
+    }
+    soon("the end", gateway.shut_down()).await;
 }

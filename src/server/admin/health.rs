@@ -7,10 +7,15 @@ use super::answer::{Answer, json};
 use super::{Readiness, Services, Settings};
 use crate::broker::LinkState;
 
-/// That it answers is all that is asked, and that no thread which serves clients hangs: then the answer is 504.
+/// That it answers is all that is asked, and that every thread which serves clients does. If one hangs the answer is 504, in
+/// the end; if one has panicked, 503.
 pub(super) async fn alive(services: &Services) -> Answer {
-    services.turn().await;
-    json(StatusCode::OK, &json!({ "status": "alive", "reasons": ["the gateway answers"] }))
+    let (status, word, reason) = if services.is_alive().await {
+        (StatusCode::OK, "alive", "the gateway answers")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not alive", "a thread that served clients has panicked")
+    };
+    json(status, &json!({ "status": word, "reasons": [reason] }))
 }
 
 /// 200 while clients should come here, 503 while they should not, with every reason for that.

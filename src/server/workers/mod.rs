@@ -8,17 +8,23 @@ mod bell;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::convert::Infallible;
 use std::num::NonZeroUsize;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use std::{io, thread};
 
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::oneshot;
-use tokio::task;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio::{task, time};
+use tracing::error;
 
 use bell::Bell;
 pub(super) use bell::spawn_client;
+
+/// Time that a worker has to drop what is left on it. One that needs more hangs.
+const ENDING: Duration = Duration::from_secs(2);
 
 /// Threads that serve clients, until they are dropped or [`Workers::end`]ed.
 pub struct Workers {
@@ -31,10 +37,11 @@ pub struct Workers {
 pub(super) struct Runtimes(Arc<[Handle]>);
 
 struct Thread {
-    thread: JoinHandle<()>,
     /// The thread ends when this is dropped.
     #[expect(dead_code, reason = "held for its Drop")]
-    ends: oneshot::Sender<()>,
+    ends: oneshot::Sender<Infallible>,
+    /// It has ended when this says that its sender was dropped.
+    ended: oneshot::Receiver<Infallible>,
 }
 
 impl Workers {
@@ -51,10 +58,16 @@ impl Workers {
         let start = |number| {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let handle = runtime.handle().clone();
-            let (ends, ended) = oneshot::channel();
+            let ((ends, until), (has_ended, ended)) = (oneshot::channel(), oneshot::channel());
             let thread = thread::Builder::new().name(format!("worker-{number}"));
-            let thread = thread.spawn(move || work(runtime, ended))?;
-            Ok((Thread { thread, ends }, handle))
+            thread.spawn(move || {
+                let worked = panic::catch_unwind(AssertUnwindSafe(|| work(runtime, until)));
+                if worked.is_err() {
+                    error!(number, "a thread that served clients has panicked; those it had are gone");
+                }
+                drop(has_ended);
+            })?;
+            Ok((Thread { ends, ended }, handle))
         };
         let started = (0..count).map(start).collect::<io::Result<Vec<_>>>().map_err(|error: io::Error| {
             io::Error::new(error.kind(), format!("server.workers: cannot start {count} threads: {error}"))
@@ -67,11 +80,16 @@ impl Workers {
         self.runtimes.clone()
     }
 
-    /// Ends them, with whatever runs there, and waits for that.
-    pub async fn end(self) {
-        let ending = self.threads.into_iter().map(|Thread { thread, .. }| thread).collect::<Vec<_>>();
-        let joined = task::spawn_blocking(|| ending.into_iter().for_each(|thread| drop(thread.join())));
-        drop(joined.await); // they have nothing to say
+    /// Ends them, with whatever runs there, and waits for that, but not for one that hangs. Returns how many do.
+    pub async fn end(self) -> usize {
+        let mut ending = self.threads.into_iter().map(|Thread { ended, .. }| ended).collect::<Vec<_>>();
+        let all_ended = async {
+            for ended in &mut ending {
+                let _ = ended.await;
+            }
+        };
+        let _ = time::timeout(ENDING, all_ended).await;
+        ending.iter_mut().filter_map(|ended| ended.try_recv().err()).filter(|why| *why == TryRecvError::Empty).count()
     }
 }
 
@@ -81,19 +99,23 @@ impl Runtimes {
         &self.0
     }
 
-    /// Returns once each of them has had time for something else than what it is at.
-    pub(super) async fn turn(&self) {
-        for runtime in &*self.0 {
-            let _ = runtime.spawn(task::yield_now()).await;
+    /// Whether there is none that has ended. The answer comes once each of them has had time for something else than what it
+    /// is at, and so never while one hangs.
+    pub(super) async fn are_alive(&self) -> bool {
+        for runtime in self.all() {
+            if runtime.spawn(task::yield_now()).await.is_err() {
+                return false;
+            }
         }
+        true
     }
 }
 
 /// A worker, from its beginning to its end.
-fn work(runtime: Runtime, ended: oneshot::Receiver<()>) {
+fn work(runtime: Runtime, until: oneshot::Receiver<Infallible>) {
     runtime.block_on(async {
         Bell::install();
-        let _ = ended.await;
+        let _ = until.await;
     });
     runtime.shutdown_background(); // what blocks a thread of its own is not waited for
 }
