@@ -68,7 +68,7 @@ mod tests {
         waker.wake_by_ref();
         assert!(!arrivals.are_none(task));
         assert!(!arrivals.are_none(task), "until somebody has looked");
-        waker.clone().wake();
+        waker.wake();
         let waker = arrivals.await_by(task);
         assert!(arrivals.are_none(task));
         drop(waker);
