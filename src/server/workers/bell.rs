@@ -5,7 +5,8 @@
 //! worker wakes them on its own thread, where that costs next to nothing, and looks again until nobody came meanwhile.
 //!
 //! Whom a client's turn wakes elsewhere is collected until the turn is over, like those whom it wakes here and who have to
-//! wait for that anyway: several messages in one turn are one write for each of their readers.
+//! wait for that anyway: several messages in one turn are one write for each of their readers. So code of the program's that
+//! blocks a turn holds up them, too.
 
 use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
@@ -130,17 +131,19 @@ impl Turn {
 
     /// Takes a client that is to be woken when the turn is over, if this thread is in one.
     fn collect(client: Arc<Client>) -> Option<Arc<Client>> {
-        if !HERE.try_with(|here| here.get().is_some()).unwrap_or_default() {
-            return Some(client);
-        }
-        WOKEN.with_borrow_mut(|woken| {
-            let Some(woken) = woken else { return Some(client) };
-            match woken.iter_mut().find(|(bell, _)| Arc::ptr_eq(bell, &client.bell)) {
-                Some((_, clients)) => clients.push(client),
-                None => woken.push((Arc::clone(&client.bell), vec![client])),
+        let mut client = Some(client);
+        // A thread that ends may have no variables any more, and is in no turn then.
+        let _ = WOKEN.try_with(|woken| {
+            if let Some(woken) = &mut *woken.borrow_mut()
+                && let Some(client) = client.take()
+            {
+                match woken.iter_mut().find(|(bell, _)| Arc::ptr_eq(bell, &client.bell)) {
+                    Some((_, clients)) => clients.push(client),
+                    None => woken.push((Arc::clone(&client.bell), vec![client])),
+                }
             }
-            None
-        })
+        });
+        client
     }
 }
 
