@@ -6,6 +6,19 @@
 //! [`Subscription::poll_next`] only while there is room for more, and its deliveries are settled one way or another.
 //!
 //! A backend is one file (or folder) in here: its settings, `connect`, these traits, and `tests/brokers.rs` as the judge.
+//! It can be written step by step, each of which has cases there that pass then:
+//!
+//! | step | cases |
+//! |---|---|
+//! | `connect`, [`Broker`], [`Link::capabilities`] with everything false, [`BrokerError::Unsupported`] from all else | `capabilities` |
+//! | [`Link::try_reserve`], [`Link::reserve`], [`Link::publish`], [`Link::share`] | `topics` |
+//! | [`Link::subscribe`] to a queue, [`Link::settle`] | `queues`, `competition` |
+//! | [`Link::commit`] | `transactions` |
+//! | the other kinds of [`Source`], and what [`Capabilities`] can name | `replies`, `retained`, `durable` |
+//!
+//! `connect` is called in the runtime of the gateway, all else on the threads that serve clients (`server.workers`), each of
+//! which is a runtime of its own. Nothing may block them. A task that is spawned there, or a socket that is opened, stays
+//! there for good: what serves everybody is better begun in `connect`.
 
 pub mod amqp;
 #[cfg(any(feature = "amqp", feature = "mqtt"))]

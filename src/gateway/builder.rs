@@ -54,7 +54,8 @@ impl Builder {
     /// stands after `/app/`, here `/topic/orders/{id}`; [`Builder::route`] can say otherwise.
     ///
     /// It runs on the thread that serves the client, each of which is a tokio runtime of one thread, and must not block it:
-    /// other clients wait for the same one. `server.workers = 0` has everything run in the program's own runtime.
+    /// other clients wait for the same one. What blocks belongs into `tokio::task::spawn_blocking`; `block_in_place` panics
+    /// there. `server.workers = 0` has everything run in the program's own runtime.
     pub fn handler<F, R>(mut self, pattern: &str, function: F) -> Self
     where
         F: Fn(Request) -> R + Send + Sync + 'static,

@@ -19,7 +19,9 @@ pub struct Settings {
     /// Path of the WebSocket endpoint; begins with `/`. Default `/ws`.
     pub path: String,
     /// Threads that serve clients; with 0 the runtime does that in which the gateway starts, which is for programs that
-    /// embed it. Default as many as there are processors.
+    /// embed it. A client stays on the thread that the system has chosen by the client's address and port, whatever that one
+    /// has to do: many clients are spread evenly, a few need not be; and on other systems than Linux all may come to one
+    /// thread. Default as many as there are processors.
     pub workers: Option<usize>,
     /// Connections at a time. Default 20000.
     pub max_connections: usize,
