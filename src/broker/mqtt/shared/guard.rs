@@ -1,6 +1,6 @@
 //! What keeps a shared subscription open, and gets its reader the retained messages.
 
-use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -36,16 +36,7 @@ impl Guard {
             index.next_identifier += 1;
             let identifier = index.next_identifier;
             index.identifiers.insert(identifier, filter.clone());
-            let upstream = Upstream {
-                identifier,
-                readers: HashMap::new(),
-                granted: false,
-                breaks: 0,
-                idle: None,
-                replaying: Vec::new(),
-                waiting: Vec::new(),
-            };
-            index.filters.insert(filter.clone(), upstream);
+            index.filters.insert(filter.clone(), Upstream::new(identifier));
         }
         if let Some(upstream) = index.filters.get_mut(&filter) {
             let reader = Reader { pattern: pattern.clone(), subscriber: Arc::clone(&subscriber), is_open: false };
@@ -81,15 +72,13 @@ impl Shared for Guard {
             number: reader,
             done,
         };
-        // One round at a time for each filter; whoever comes meanwhile shares the next.
-        let is_first = {
+        let (is_first, identifier) = {
             let mut index = self.lane.index();
             let upstream = index.filters.get_mut(&self.filter).ok_or(BrokerError::Unavailable)?;
-            upstream.waiting.push(replay);
-            upstream.replaying.is_empty() && upstream.waiting.len() == 1
+            (upstream.wait(replay), upstream.identifier)
         };
         if is_first {
-            tokio::spawn(replay_all(Arc::clone(&self.lane), self.filter.clone()));
+            tokio::spawn(replay_all(Arc::clone(&self.lane), self.filter.clone(), identifier));
         }
         answer.await.unwrap_or(Err(BrokerError::Unavailable))
     }
@@ -109,22 +98,11 @@ impl Drop for Guard {
 }
 
 /// Round after round, until nobody waits.
-async fn replay_all(lane: Arc<Lane>, filter: String) {
-    loop {
-        {
-            let mut index = lane.index();
-            let Some(upstream) = index.filters.get_mut(&filter) else { return };
-            if upstream.waiting.is_empty() {
-                return;
-            }
-            upstream.replaying = std::mem::take(&mut upstream.waiting);
-        }
+async fn replay_all(lane: Arc<Lane>, filter: String, identifier: usize) {
+    while lane.index().same(&filter, identifier).is_some_and(Upstream::begin_round) {
         let outcome = lane.make(&filter, &filter, true).await;
-        let served = match lane.index().filters.get_mut(&filter) {
-            Some(upstream) => std::mem::take(&mut upstream.replaying),
-            None => Vec::new(),
-        };
-        for replay in served {
+        let served = lane.index().same(&filter, identifier).map(|upstream| mem::take(&mut upstream.replaying));
+        for replay in served.unwrap_or_default() {
             replay.reader.subscriber.replayed(replay.number);
             let _ = replay.done.send(outcome.clone()); // whoever asked may be gone
         }

@@ -1,6 +1,7 @@
 //! What is read through one connection: the filters, their readers, and who waits for retained messages.
 
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -31,7 +32,9 @@ pub(super) struct Upstream {
     pub(super) idle: Option<Instant>,
     /// Who is being given the retained messages, and who is next.
     pub(super) replaying: Vec<Replay>,
-    pub(super) waiting: Vec<Replay>,
+    waiting: Vec<Replay>,
+    /// Somebody sees to it that these get theirs.
+    is_served: bool,
 }
 
 #[derive(Clone)]
@@ -48,7 +51,41 @@ pub(super) struct Replay {
     pub(super) done: oneshot::Sender<Result<(), BrokerError>>,
 }
 
+impl Upstream {
+    pub(super) fn new(identifier: usize) -> Self {
+        Upstream {
+            identifier,
+            readers: HashMap::new(),
+            granted: false,
+            breaks: 0,
+            idle: None,
+            replaying: Vec::new(),
+            waiting: Vec::new(),
+            is_served: false,
+        }
+    }
+
+    /// One round at a time; whoever comes meanwhile shares the next. `true`: and it is for the caller to go through the
+    /// rounds.
+    pub(super) fn wait(&mut self, replay: Replay) -> bool {
+        self.waiting.push(replay);
+        !mem::replace(&mut self.is_served, true)
+    }
+
+    /// Begins the next round, unless nobody waits for one: then that was the last.
+    pub(super) fn begin_round(&mut self) -> bool {
+        self.replaying = mem::take(&mut self.waiting);
+        self.is_served = !self.replaying.is_empty();
+        self.is_served
+    }
+}
+
 impl Index {
+    /// A subscription, unless it has ended, and even if another one to the same filter has begun since.
+    pub(super) fn same(&mut self, filter: &str, identifier: usize) -> Option<&mut Upstream> {
+        self.filters.get_mut(filter).filter(|upstream| upstream.identifier == identifier)
+    }
+
     /// What is to be made again. The rest that nobody reads is forgotten, as the broker has.
     pub(super) fn wanted(&mut self) -> Vec<String> {
         let Index { filters, identifiers, .. } = self;
