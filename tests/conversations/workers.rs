@@ -112,14 +112,9 @@ fn hanging(configure: impl FnOnce(&mut Config)) -> (Gateway, mpsc::Sender<()>) {
     (gateway.start().expect("a gateway that starts"), release)
 }
 
-/// Asks after the gateway's health until it is no more, and says how.
-async fn illness(gateway: &Gateway) -> u16 {
-    loop {
-        let status = soon("an answer", ask(gateway, "GET /healthz")).await.status;
-        if status != 200 {
-            return status;
-        }
-    }
+/// Asks after the gateway's health until the answer is this.
+async fn expect_health(gateway: &Gateway, status: u16) {
+    soon("another health", async { while ask(gateway, "GET /healthz").await.status != status {} }).await;
 }
 
 /// A handler that never yields holds up the clients of its own worker only, and is seen from outside.
@@ -127,12 +122,12 @@ async fn illness(gateway: &Gateway) -> u16 {
 async fn a_worker_that_hangs_is_not_alive() {
     let (gateway, release) = hanging(|_| {});
     let mut client = Client::connect(&gateway, "1.2").await;
-    assert_eq!(ask(&gateway, "GET /healthz").await.status, 200);
+    expect_health(&gateway, 200).await;
     client.send("SEND\ndestination:/app/hang\nreceipt:1\n\n").await;
-    assert_eq!(illness(&gateway).await, 504);
+    expect_health(&gateway, 504).await;
     release.send(()).expect("a handler");
     client.expect("RECEIPT").await;
-    assert_eq!(ask(&gateway, "GET /healthz").await.status, 200);
+    expect_health(&gateway, 200).await;
 }
 
 #[tokio::test]
@@ -140,7 +135,7 @@ async fn a_worker_that_hangs_does_not_keep_the_gateway_from_ending() {
     let (gateway, _release) = hanging(|config| config.server.shutdown_timeout = Duration::from_millis(500));
     let mut client = Client::connect(&gateway, "1.2").await;
     client.send("SEND\ndestination:/app/hang\n\n").await;
-    assert_eq!(illness(&gateway).await, 504);
+    expect_health(&gateway, 504).await;
     soon("the end", gateway.shut_down()).await;
 }
 
@@ -165,7 +160,7 @@ async fn a_worker_that_has_panicked_is_not_alive() {
     let gateway = builder.handler("/app/panic", handler).start().expect("a gateway that starts");
     let mut client = Client::connect(&gateway, "1.2").await;
     client.send("SEND\ndestination:/app/panic\n\n").await;
-    assert_eq!(illness(&gateway).await, 503);
+    expect_health(&gateway, 503).await;
     until("the client's end", || gateway.connections() == 0).await;
     // Who came to its listener while that was closed is turned away, and from then on the other worker serves all.
     let mut served = 0;
