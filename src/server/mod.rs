@@ -209,15 +209,20 @@ impl Services {
 }
 
 async fn accept(listener: TcpListener, services: Arc<Services>) {
+    let mut is_failing = false;
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                warn!(%error, "a connection could not be accepted");
+                // Of the attempts that fail in a row the first one says so, on each thread.
+                if !std::mem::replace(&mut is_failing, true) {
+                    warn!(%error, "a connection could not be accepted; the gateway goes on trying");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
+        is_failing = false;
         let Ok(permit) = Arc::clone(&services.sockets).try_acquire_owned() else {
             services.metrics.handshake(Handshake::Overload);
             debug!(%peer, "closed at once: too many connections (server.max_connections)");

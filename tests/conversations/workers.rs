@@ -15,7 +15,8 @@ use tokio::time::sleep;
 use tokio_tungstenite::client_async;
 
 use crate::operation::ask;
-use crate::support::{Client, Gateway, builder, gateway_with, soon, until};
+use crate::support::program::Program;
+use crate::support::{Client, Gateway, Raw, builder, gateway_with, soon, until};
 
 /// A gateway that answers a SEND to `/app/where` to `/topic/where`, with the name of the thread that serves its sender.
 fn telling_where(workers: usize) -> Gateway {
@@ -169,4 +170,21 @@ async fn a_worker_that_has_panicked_is_not_alive() {
         served += u32::from(soon("an end of the handshake", client_async(gateway.url(), stream)).await.is_ok());
     }
     soon("the end", gateway.shut_down()).await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_can_open_no_more_files_does_not_fill_its_log() {
+    const FILES: usize = 8;
+    let program = Program::start(&["server.workers=2", "server.handshake_timeout=2s"]);
+    program.limit_files(FILES);
+    let mut silent = Vec::new();
+    for _ in 0..4 * FILES {
+        silent.push(Raw::tcp_to(&program.address).await);
+    }
+    program.logs("could not be accepted").await;
+    silent.swap_remove(0).expect_end().await; // two seconds later, in which each thread has tried again twenty times
+    let said = program.log().matches("could not be accepted").count();
+    assert!(said < 20, "{said} lines");
+    drop(silent);
+    soon("a place", program.connected()).await;
 }

@@ -62,6 +62,14 @@ impl Program {
         super::until(what, || self.log().contains(what)).await;
     }
 
+    /// Lets it open so many more files than it has open now, and no more.
+    pub(crate) fn limit_files(&self, more: usize) {
+        let id = self.child.id();
+        let open = fs::read_dir(format!("/proc/{id}/fd")).expect("its files").count();
+        let limits = ["--pid".to_owned(), id.to_string(), format!("--nofile={}", open + more)];
+        assert!(Command::new("prlimit").args(limits).status().expect("prlimit").success());
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(sent.expect("kill").success());
