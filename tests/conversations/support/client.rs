@@ -217,12 +217,16 @@ impl Client {
 
     /// The next WebSocket message that is no Ping or Pong; `None` at the end.
     pub(crate) async fn next_message(&mut self, awaited: &str) -> Option<Message> {
-        loop {
-            match self.next_websocket(awaited).await {
-                Some(Message::Ping(_) | Message::Pong(_)) => {}
-                other => return other,
+        // What is skipped gives it no more time.
+        soon(awaited, async {
+            loop {
+                match self.next_websocket(awaited).await {
+                    Some(Message::Ping(_) | Message::Pong(_)) => {}
+                    other => return other,
+                }
             }
-        }
+        })
+        .await
     }
 
     /// The next WebSocket message of any kind; `None` at the end.
@@ -235,16 +239,19 @@ impl Client {
     }
 
     async fn next_frame(&mut self, awaited: &str) -> Received {
-        loop {
-            let received = match self.next_message(awaited).await {
-                Some(Message::Text(text)) => Received::read(text, true, self.version),
-                Some(Message::Binary(bytes)) => Received::read(bytes, false, self.version),
-                other => panic!("{awaited}, not {other:?}"),
-            };
-            if let Some(received) = received {
-                return received;
+        soon(awaited, async {
+            loop {
+                let received = match self.next_message(awaited).await {
+                    Some(Message::Text(text)) => Received::read(text, true, self.version),
+                    Some(Message::Binary(bytes)) => Received::read(bytes, false, self.version),
+                    other => panic!("{awaited}, not {other:?}"),
+                };
+                if let Some(received) = received {
+                    return received;
+                }
             }
-        }
+        })
+        .await
     }
 
     /// Says goodbye as STOMP wants it.
