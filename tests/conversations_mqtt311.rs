@@ -14,6 +14,8 @@ mod support;
 
 #[path = "conversations/acks.rs"]
 mod acks;
+#[path = "conversations/api.rs"]
+mod api;
 #[path = "conversations/app.rs"]
 mod app;
 #[path = "conversations/connect.rs"]
