@@ -29,6 +29,8 @@ async fn the_example_runs_before_a_mosquitto_with_its_defaults() {
         client.send(format!("SEND\ndestination:{destination}\npersistent:true\n\nx")).await;
         client.expect("MESSAGE").await.saying("x").with("destination", destination);
     }
+    // The embedded broker would have done that, too.
+    assert!(server.log().contains(" as stompgate-"), "{}", server.log());
 }
 
 async fn names_and_keep_alive_are_those_of_the_settings(version: Version) {
