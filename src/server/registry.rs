@@ -33,6 +33,8 @@ struct Connections {
     next: u64,
     /// In the order in which they came.
     clients: BTreeMap<u64, Client>,
+    /// Those who wait to be told of a client's subscriptions; few clients are asked.
+    questions: HashMap<u64, Vec<oneshot::Sender<Vec<Overview>>>>,
     addresses: HashMap<IpAddr, usize>,
     users: HashMap<Text, usize>,
     phase: Phase,
@@ -44,8 +46,6 @@ struct Client {
     peer: SocketAddr,
     /// From CONNECT on.
     user: Option<Text>,
-    /// Those who wait to be told of its subscriptions.
-    questions: Vec<oneshot::Sender<Vec<Overview>>>,
 }
 
 /// A session as operators see it.
@@ -96,7 +96,7 @@ impl Registry {
         let mut connections = self.lock();
         let number = connections.next;
         connections.next += 1;
-        connections.clients.insert(number, Client { outbox, peer, user: None, questions: Vec::new() });
+        connections.clients.insert(number, Client { outbox, peer, user: None });
         let all = connections.clients.len();
         let from_address = count(&mut connections.addresses, address);
         let Limits { all: most, per_address, .. } = connections.limits;
@@ -208,10 +208,10 @@ impl Registry {
     pub(super) fn ask(&self, number: u64) -> Option<oneshot::Receiver<Vec<Overview>>> {
         let (sender, answer) = oneshot::channel();
         let mut connections = self.lock();
-        let client = connections.clients.get_mut(&number).filter(|client| client.user.is_some())?;
-        client.questions.retain(|question| !question.is_closed());
-        client.questions.push(sender);
-        let outbox = client.outbox();
+        let outbox = connections.clients.get(&number).filter(|client| client.user.is_some())?.outbox();
+        let questions = connections.questions.entry(number).or_default();
+        questions.retain(|question| !question.is_closed());
+        questions.push(sender);
         drop(connections);
         outbox.signal(Signal::Asked);
         Some(answer)
@@ -252,13 +252,8 @@ impl Registration {
 
     /// Tells those who have asked.
     pub(super) fn answer(&self, overview: impl FnOnce() -> Vec<Overview>) {
-        let mut connections = self.registry.lock();
-        let client = connections.clients.get_mut(&self.number);
-        let questions = client.map(|client| std::mem::take(&mut client.questions)).unwrap_or_default();
-        drop(connections);
-        if questions.is_empty() {
-            return;
-        }
+        let questions = self.registry.lock().questions.remove(&self.number);
+        let Some(questions) = questions else { return };
         let overview = overview();
         for question in questions {
             let _ = question.send(overview.clone()); // who has gone needs no answer
@@ -270,6 +265,7 @@ impl Drop for Registration {
     fn drop(&mut self) {
         let mut connections = self.registry.lock();
         connections.clients.remove(&self.number);
+        connections.questions.remove(&self.number);
         discount(&mut connections.addresses, &self.address);
         if let Some(user) = &self.user {
             discount(&mut connections.users, user);

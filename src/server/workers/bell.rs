@@ -11,10 +11,12 @@
 use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
 use std::mem;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+
+use pin_project_lite::pin_project;
 
 thread_local! {
     /// The bell of the worker whose thread this is.
@@ -45,10 +47,21 @@ struct Client {
     is_rung: AtomicBool,
 }
 
+pin_project! {
+    /// A client's task, polled with a waker that goes through the bell. Not an `async` block, which would have room for the
+    /// task twice: as it was given, and as it is polled.
+    struct Attended<Task> {
+        #[pin]
+        client: Task,
+        bell: Arc<Bell>,
+        known: Option<(Arc<Client>, Waker)>,
+    }
+}
+
 /// Serves a client on the worker whose thread this is; without workers, on the runtime that this is called in.
 pub(in crate::server) fn spawn_client(client: impl Future<Output = ()> + Send + 'static) {
     match HERE.with(|here| here.get().map(Arc::clone)) {
-        Some(bell) => drop(tokio::spawn(bell.attend(client))),
+        Some(bell) => drop(tokio::spawn(Attended { client, bell, known: None })),
         None => drop(tokio::spawn(client)),
     }
 }
@@ -58,23 +71,6 @@ impl Bell {
     pub(super) fn install() {
         let bell = HERE.with(|here| Arc::clone(here.get_or_init(Arc::default)));
         tokio::spawn(bell.listen());
-    }
-
-    /// Runs a client's task, with a waker that goes through the bell.
-    async fn attend(self: Arc<Self>, task: impl Future<Output = ()>) {
-        let mut task = pin!(task);
-        let mut known = None::<(Arc<Client>, Waker)>;
-        poll_fn(|context| {
-            if !known.as_ref().is_some_and(|(client, _)| client.task.will_wake(context.waker())) {
-                let (bell, task) = (Arc::clone(&self), context.waker().clone());
-                let client = Arc::new(Client { bell, task, is_rung: AtomicBool::new(false) });
-                known = Some((Arc::clone(&client), Waker::from(client)));
-            }
-            let waker = known.as_ref().map_or(context.waker(), |(_, waker)| waker);
-            let _turn = Turn::begin();
-            task.as_mut().poll(&mut Context::from_waker(waker))
-        })
-        .await;
     }
 
     fn is_here(self: &Arc<Self>) -> bool {
@@ -152,6 +148,24 @@ impl Drop for Turn {
         for (bell, mut clients) in WOKEN.take().unwrap_or_default() {
             bell.ring(&mut clients);
         }
+    }
+}
+
+impl<Task: Future<Output = ()>> Future for Attended<Task> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let (_, waker) = match this.known.take() {
+            Some(known) if known.0.task.will_wake(context.waker()) => this.known.insert(known),
+            _ => {
+                let (bell, task) = (Arc::clone(this.bell), context.waker().clone());
+                let client = Arc::new(Client { bell, task, is_rung: AtomicBool::new(false) });
+                this.known.insert((Arc::clone(&client), Waker::from(client)))
+            }
+        };
+        let _turn = Turn::begin();
+        this.client.poll(&mut Context::from_waker(waker))
     }
 }
 
