@@ -30,7 +30,7 @@ impl Count {
         poll_fn(|context| {
             self.looked.fetch_add(1, Ordering::Relaxed);
             *self.waiting.lock().unwrap() = Some(context.waker().clone());
-            if self.reached.load(Ordering::Acquire) == expected { Poll::Ready(()) } else { Poll::Pending }
+            if self.reached.load(Ordering::Acquire) >= expected { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }
@@ -103,11 +103,10 @@ fn a_client_stays_on_its_worker() {
         for number in 1..=100 {
             waits.reaches(number).await;
             seen.lock().unwrap().insert(thread::current().name().map(str::to_owned));
-            waits.reached.store(number, Ordering::Release);
         }
     });
-    for number in 1..=100 {
-        while count.reached.load(Ordering::Acquire) != number - 1 || count.waiting.lock().unwrap().is_none() {
+    for _ in 0..100 {
+        while count.waiting.lock().unwrap().is_none() {
             thread::yield_now();
         }
         count.add();
