@@ -52,7 +52,7 @@ pub(crate) async fn consume(mut client: Client, queue: &str, account: Shared, mu
     loop {
         let message = tokio::select! {
             biased;
-            message = client.expect("MESSAGE") => message,
+            message = client.expect_ever("MESSAGE") => message,
             done = is_done.wait_for(|done| *done) => return drop(done.unwrap()),
         };
         lock(&account).deliver(queue, &message);

@@ -147,6 +147,12 @@ impl Client {
         self.next_frame(command).await.of(command)
     }
 
+    /// The same, however long it takes, as long as the gateway shows that it is still there.
+    #[allow(dead_code, reason = "the accounts of the faults use it")]
+    pub(crate) async fn expect_ever(&mut self, command: &str) -> Received {
+        self.next_frame_ever(command).await.of(command)
+    }
+
     /// The next frame of any command.
     pub(crate) async fn expect_any(&mut self) -> Received {
         self.next_frame("a frame").await
@@ -239,19 +245,21 @@ impl Client {
     }
 
     async fn next_frame(&mut self, awaited: &str) -> Received {
-        soon(awaited, async {
-            loop {
-                let received = match self.next_message(awaited).await {
-                    Some(Message::Text(text)) => Received::read(text, true, self.version),
-                    Some(Message::Binary(bytes)) => Received::read(bytes, false, self.version),
-                    other => panic!("{awaited}, not {other:?}"),
-                };
-                if let Some(received) = received {
-                    return received;
-                }
+        soon(awaited, self.next_frame_ever(awaited)).await
+    }
+
+    async fn next_frame_ever(&mut self, awaited: &str) -> Received {
+        loop {
+            let received = match self.next_websocket(awaited).await {
+                Some(Message::Ping(_) | Message::Pong(_)) => None,
+                Some(Message::Text(text)) => Received::read(text, true, self.version),
+                Some(Message::Binary(bytes)) => Received::read(bytes, false, self.version),
+                other => panic!("{awaited}, not {other:?}"),
+            };
+            if let Some(received) = received {
+                return received;
             }
-        })
-        .await
+        }
     }
 
     /// Says goodbye as STOMP wants it.
