@@ -27,8 +27,9 @@ impl Arrivals {
             Some(marked) if marked.task.will_wake(task) => marked,
             _ => Arc::new(Marked { task: task.clone(), has_woken: AtomicBool::new(false) }),
         };
-        // Before anybody asks: what comes from now on leaves its mark again.
-        marked.has_woken.store(false, Ordering::Release);
+        // Before anybody asks: what comes from now on leaves its mark again. Swapped, so that whose mark is taken away here has
+        // done before what will be asked for.
+        marked.has_woken.swap(false, Ordering::AcqRel);
         self.0 = Some(Arc::clone(&marked));
         Waker::from(marked)
     }
