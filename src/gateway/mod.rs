@@ -48,8 +48,8 @@ struct Operators {
 
 impl Gateway {
     /// Starts a gateway inside a tokio runtime. When this returns, it accepts clients. They have threads of their own, as
-    /// `server.workers` says. The gateway's own connections to the broker and the port for operators are served by the
-    /// runtime; what a client opens at the broker, such as a link of its own user, by the thread of that client.
+    /// `server.workers` says, and the gateway's own connections to the broker have one; what a client opens at the broker, such
+    /// as a link of its own user, is with that client. The port for operators is served by the runtime.
     ///
     /// # Errors
     /// Settings that cannot be carried out: an address in use, a certificate that is none. The text names the setting.
@@ -63,12 +63,15 @@ impl Gateway {
     }
 
     fn build(config: Config, program: Program, log: Log, read: Option<Read>) -> io::Result<Gateway> {
-        let broker = broker::connect(&config.broker, config.auth.cache).map_err(io::Error::other)?;
+        let workers = Workers::start(config.server.workers)?;
+        let broker = {
+            let _there = workers.of_broker().enter();
+            broker::connect(&config.broker, config.auth.cache).map_err(io::Error::other)?
+        };
         let scheme = if config.server.tls.files().is_some() { "wss" } else { "ws" };
         let path = config.server.path.clone();
         let metrics = Arc::new(Metrics::with(&config.metrics, config.separators()));
         let node = config.node.name.clone().unwrap_or_else(random_name);
-        let workers = Workers::start(config.server.workers)?;
         let parts = Parts {
             live: program.live(&config, &metrics)?,
             metrics,

@@ -129,7 +129,7 @@ impl Server {
     pub fn bind(parts: Parts, workers: &Workers) -> io::Result<Server> {
         let Parts { live, separators, node, broker, metrics, traces, log } = parts;
         let runtimes = workers.runtimes();
-        let listeners = port::listen_shared(live.server.listen, "server.listen", runtimes.all())?;
+        let listeners = port::listen_shared(live.server.listen, "server.listen", runtimes.of_clients())?;
         let services = Services {
             hub: Hub::new(&live.outbox, separators, Arc::clone(&metrics), traces.clone()),
             registry: Arc::new(Registry::new(live.limits())),
@@ -160,7 +160,7 @@ impl Server {
     pub fn accept(self) -> JoinSet<()> {
         let Server { listeners, services } = self;
         let mut accepting = JoinSet::new();
-        for (listener, runtime) in listeners.into_iter().zip(services.runtimes.all()) {
+        for (listener, runtime) in listeners.into_iter().zip(services.runtimes.of_clients()) {
             accepting.spawn_on(accept(listener, Arc::clone(&services)), runtime);
         }
         accepting

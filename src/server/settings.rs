@@ -18,8 +18,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Path of the WebSocket endpoint; begins with `/`. Default `/ws`.
     pub path: String,
-    /// Threads that serve clients; with 0 the runtime does that in which the gateway starts, which is for programs that
-    /// embed it. A client stays on the thread that the system has chosen by the client's address and port, whatever that one
+    /// Threads that serve clients; there is one more for the broker. With 0 the runtime in which the gateway starts does
+    /// both, which is for programs that embed it. A client stays on the thread that the system has chosen by the client's address and port, whatever that one
     /// has to do: many clients are spread evenly, a few need not be; and on other systems than Linux all may come to one
     /// thread. Default as many as there are processors.
     pub workers: Option<usize>,

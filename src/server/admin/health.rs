@@ -7,13 +7,13 @@ use super::answer::{Answer, json};
 use super::{Readiness, Services, Settings};
 use crate::broker::LinkState;
 
-/// That it answers is all that is asked, and that every thread which serves clients does. If one hangs the answer is 504, in
-/// the end; if one has panicked, 503.
+/// That it answers is all that is asked, and that every thread which serves clients, or the broker, does. If one hangs the
+/// answer is 504, in the end; if one has panicked, 503.
 pub(super) async fn alive(services: &Services) -> Answer {
     let (status, word, reason) = if services.is_alive().await {
         (StatusCode::OK, "alive", "the gateway answers")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not alive", "a thread that served clients has panicked")
+        (StatusCode::SERVICE_UNAVAILABLE, "not alive", "a thread that served clients, or the broker, has panicked")
     };
     json(status, &json!({ "status": word, "reasons": [reason] }))
 }

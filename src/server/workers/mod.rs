@@ -1,8 +1,12 @@
-//! The threads that serve clients.
+//! The threads that serve clients, and the one of the broker.
 //!
 //! Each worker has a runtime of its own and listens on the port by itself (`SO_REUSEPORT`: the kernel spreads those who
 //! connect), so that a client stays on the thread that accepted it. Its task is never handed from one thread to another,
 //! and whatever wakes it there takes no lock. Who is woken from another thread is so through the worker's [`bell`].
+//!
+//! What the broker's connections have to do is done on one thread: a message passes through several of their tasks, and when
+//! these are on several threads, each wakes another one. It is a thread of its own, so that clients' turns and operators'
+//! questions do not come in between.
 
 mod bell;
 #[cfg(test)]
@@ -25,16 +29,21 @@ pub(super) use bell::spawn_client;
 
 /// Time that a worker has to drop what is left on it. One that needs more hangs.
 const ENDING: Duration = Duration::from_secs(2);
+/// The name of the broker's thread.
+const BROKER: &str = "broker";
 
-/// Threads that serve clients, until they are dropped or [`Workers::end`]ed.
+/// Threads that serve clients, and one for the broker, until they are dropped or [`Workers::end`]ed.
 pub struct Workers {
     threads: Vec<Thread>,
     runtimes: Runtimes,
 }
 
-/// Where clients are served: a handle to each worker, or to the one runtime that there is without workers.
+/// Where clients are served, and the broker is talked to: without workers, in the one runtime that there is.
 #[derive(Clone)]
-pub(super) struct Runtimes(Arc<[Handle]>);
+pub(super) struct Runtimes {
+    clients: Arc<[Handle]>,
+    broker: Handle,
+}
 
 struct Thread {
     /// The thread ends when this is dropped.
@@ -45,35 +54,30 @@ struct Thread {
 }
 
 impl Workers {
-    /// Starts as many as `count` says, or as there are processors. With 0 of them clients are served by the runtime that
-    /// this is called in.
+    /// Starts as many as `count` says, or as there are processors, and that of the broker. With 0 of them everything is
+    /// in the runtime that this is called in.
     ///
     /// # Errors
     /// The system refuses a thread, or what a runtime needs.
     pub fn start(count: Option<usize>) -> io::Result<Workers> {
         let count = count.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZeroUsize::get));
         if count == 0 {
-            return Ok(Workers { threads: Vec::new(), runtimes: Runtimes([Handle::current()].into()) });
+            let here = Handle::current();
+            let runtimes = Runtimes { clients: [here.clone()].into(), broker: here };
+            return Ok(Workers { threads: Vec::new(), runtimes });
         }
-        let start = |number| {
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            let handle = runtime.handle().clone();
-            let ((ends, until), (has_ended, ended)) = (oneshot::channel(), oneshot::channel());
-            let thread = thread::Builder::new().name(format!("worker-{number}"));
-            thread.spawn(move || {
-                let worked = panic::catch_unwind(AssertUnwindSafe(|| work(runtime, until)));
-                if worked.is_err() {
-                    error!(number, "a thread that served clients has panicked; those it had are gone");
-                }
-                drop(has_ended);
-            })?;
-            Ok((Thread { ends, ended }, handle))
-        };
-        let started = (0..count).map(start).collect::<io::Result<Vec<_>>>().map_err(|error: io::Error| {
+        let names = (0..count).map(|number| format!("worker-{number}")).chain([BROKER.to_owned()]);
+        let started = names.map(Thread::start).collect::<io::Result<Vec<_>>>().map_err(|error| {
             io::Error::new(error.kind(), format!("server.workers: cannot start {count} threads: {error}"))
         })?;
-        let (threads, runtimes): (_, Vec<_>) = started.into_iter().unzip();
-        Ok(Workers { threads, runtimes: Runtimes(runtimes.into()) })
+        let (threads, mut runtimes): (_, Vec<_>) = started.into_iter().unzip();
+        let broker = runtimes.split_off(count).remove(0);
+        Ok(Workers { threads, runtimes: Runtimes { clients: runtimes.into(), broker } })
+    }
+
+    /// Where the broker's connections are to be.
+    pub fn of_broker(&self) -> &Handle {
+        &self.runtimes.broker
     }
 
     pub(super) fn runtimes(&self) -> Runtimes {
@@ -93,16 +97,33 @@ impl Workers {
     }
 }
 
+impl Thread {
+    /// A thread with a runtime of its own.
+    fn start(name: String) -> io::Result<(Thread, Handle)> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let ((ends, until), (has_ended, ended)) = (oneshot::channel(), oneshot::channel());
+        thread::Builder::new().name(name.clone()).spawn(move || {
+            let worked = panic::catch_unwind(AssertUnwindSafe(|| work(runtime, until)));
+            if worked.is_err() {
+                error!(name, "a thread has panicked; what it served, clients or the broker, is gone");
+            }
+            drop(has_ended);
+        })?;
+        Ok((Thread { ends, ended }, handle))
+    }
+}
+
 impl Runtimes {
-    /// All of them.
-    pub(super) fn all(&self) -> &[Handle] {
-        &self.0
+    /// Those of the clients.
+    pub(super) fn of_clients(&self) -> &[Handle] {
+        &self.clients
     }
 
     /// Whether there is none that has ended. The answer comes once each of them has had time for something else than what it
     /// is at, and so never while one hangs.
     pub(super) async fn are_alive(&self) -> bool {
-        for runtime in self.all() {
+        for runtime in self.clients.iter().chain([&self.broker]) {
             if runtime.spawn(task::yield_now()).await.is_err() {
                 return false;
             }
@@ -111,7 +132,7 @@ impl Runtimes {
     }
 }
 
-/// A worker, from its beginning to its end.
+/// A thread, from its beginning to its end.
 fn work(runtime: Runtime, until: oneshot::Receiver<Infallible>) {
     runtime.block_on(async {
         Bell::install();

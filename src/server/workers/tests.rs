@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Poll, Waker};
 use std::thread;
+use std::time::Duration;
+
+use tokio::time;
 
 use super::{Workers, spawn_client};
 
@@ -43,7 +46,7 @@ fn client_of(
     client: impl Future<Output = ()> + Send + 'static,
 ) -> mpsc::Receiver<()> {
     let (ends, ended) = mpsc::channel();
-    workers.runtimes.0[number].spawn(async move {
+    workers.runtimes.of_clients()[number].spawn(async move {
         spawn_client(async move {
             client.await;
             ends.send(()).unwrap();
@@ -122,4 +125,31 @@ async fn what_runs_on_workers_ends_with_them() {
     assert!(workers.runtimes().are_alive().await);
     assert_eq!(workers.end().await, 0, "none hangs");
     assert_eq!(client.recv(), Err(mpsc::RecvError), "it was dropped, and had not ended");
+}
+
+#[tokio::test]
+async fn the_broker_has_a_thread_of_its_own_unless_there_are_no_workers() {
+    let name = || thread::current().name().map(str::to_owned);
+    let workers = Workers::start(Some(2)).unwrap();
+    let there = workers.of_broker().spawn(async move { name() }).await.unwrap();
+    assert_eq!(there.as_deref(), Some("broker"));
+    let (none, here) = (Workers::start(Some(0)).unwrap(), thread::current().id());
+    assert_eq!(none.of_broker().spawn(async { thread::current().id() }).await.unwrap(), here);
+}
+
+#[tokio::test]
+async fn a_brokers_thread_that_hangs_keeps_the_answer_and_one_that_is_gone_is_not_alive() {
+    let workers = Workers::start(Some(1)).unwrap();
+    let runtimes = workers.runtimes();
+    assert!(runtimes.are_alive().await);
+    let (goes_on, waits) = mpsc::channel::<()>();
+    let hanging = workers.of_broker().spawn(async move { waits.recv().is_err() });
+    let mut asked = Box::pin(runtimes.are_alive());
+    // The workers have answered by then, and the broker's thread cannot.
+    assert!(time::timeout(Duration::from_millis(50), &mut asked).await.is_err());
+    drop(goes_on);
+    assert!(asked.await);
+    assert!(hanging.await.unwrap());
+    assert_eq!(workers.end().await, 0);
+    assert!(!runtimes.are_alive().await);
 }
