@@ -29,6 +29,9 @@ mod amqp_queues;
 #[path = "amqp/scale.rs"]
 mod amqp_scale;
 #[cfg(feature = "amqp")]
+#[path = "amqp/topics.rs"]
+mod amqp_topics;
+#[cfg(feature = "amqp")]
 #[path = "amqp/wire.rs"]
 mod amqp_wire;
 #[path = "brokers/harness.rs"]

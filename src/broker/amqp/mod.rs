@@ -63,6 +63,8 @@ mod topology;
 #[cfg(feature = "amqp")]
 mod turns;
 #[cfg(feature = "amqp")]
+mod unacknowledged;
+#[cfg(feature = "amqp")]
 mod users;
 #[cfg(feature = "amqp")]
 mod window;

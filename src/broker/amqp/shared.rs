@@ -29,11 +29,12 @@ use super::names::{self, USER_EXCHANGE};
 use super::properties;
 use super::settings::Settings;
 use super::topology::{Place, Topology};
+use super::unacknowledged::{ACKNOWLEDGED_WITHIN, Unacknowledged};
 use crate::broker::topics::TopicIndex;
 use crate::broker::{BrokerError, Shared, Subscriber};
 use crate::message::{Destination, Message, Pattern, PublishOptions};
 
-/// So many messages are passed on before one acknowledgement for all of them.
+/// So many messages are passed on before something else has its turn.
 const BATCH: usize = 200;
 
 /// All shared subscriptions of a link.
@@ -281,18 +282,24 @@ impl Shard {
 
     /// Passes on what comes, until the channel breaks.
     async fn read(&self, channel: &Channel, binder: &Arc<Binder>, consumer: &mut Consumer) {
-        let mut tick = tokio::time::interval((self.linger / 2).max(Duration::from_millis(50)));
+        let tick = (self.linger / 2).clamp(Duration::from_millis(50), ACKNOWLEDGED_WITHIN);
+        let mut tick = tokio::time::interval(tick);
+        let mut unacknowledged = Unacknowledged::new(self.prefetch);
+        let acknowledge = |tag| begin(channel.basic_ack(tag, BasicAckOptions { multiple: true }));
         let mut look = tokio::time::interval_at(Instant::now() + self.look, self.look);
         let mut exchanges = self.topology.lost();
         loop {
             tokio::select! {
                 biased;
-                newest = self.pass_on(consumer) => {
-                    let Some(tag) = newest else { return };
-                    begin(channel.basic_ack(tag, BasicAckOptions { multiple: true }));
+                more = self.pass_on(consumer, &mut unacknowledged) => {
+                    if !more {
+                        return;
+                    }
+                    unacknowledged.take_many().map(acknowledge);
                     tokio::task::yield_now().await;
                 }
                 _ = tick.tick() => {
+                    unacknowledged.take().map(acknowledge);
                     binder.mend().await;
                     self.unbind_idle(binder);
                 }
@@ -319,22 +326,21 @@ impl Shard {
         });
     }
 
-    /// Passes on what is there, and returns the tag of the last; `None` when nothing comes any more.
-    async fn pass_on(&self, consumer: &mut Consumer) -> Option<u64> {
+    /// Passes on what is there, when there is something; false when nothing comes any more.
+    async fn pass_on(&self, consumer: &mut Consumer, unacknowledged: &mut Unacknowledged) -> bool {
         poll_fn(|context| {
-            let mut last = None;
-            for _ in 0..BATCH {
+            for passed in 0..BATCH {
                 match Pin::new(&mut *consumer).poll_next(context) {
                     Poll::Ready(Some(Ok(delivery))) => {
-                        last = Some(delivery.delivery_tag);
+                        unacknowledged.add(delivery.delivery_tag, delivery.data.len());
                         self.deliver(delivery);
                     }
-                    Poll::Ready(_) => return Poll::Ready(None),
-                    Poll::Pending if last.is_none() => return Poll::Pending,
+                    Poll::Ready(_) => return Poll::Ready(false),
+                    Poll::Pending if passed == 0 => return Poll::Pending,
                     Poll::Pending => break,
                 }
             }
-            Poll::Ready(last)
+            Poll::Ready(true)
         })
         .await
     }
