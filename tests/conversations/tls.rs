@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
 use stompgate::config::Config;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -60,6 +61,24 @@ async fn the_whole_conversation_goes_over_tls() {
     client.expect("MESSAGE").await.saying(body);
     client.disconnect().await;
     until("the connection to be forgotten", || gateway.connections() == 0).await;
+}
+
+#[tokio::test]
+async fn who_comes_back_needs_no_full_handshake_however_many_came_meanwhile() {
+    let (gateway, trust) = gateway("tickets", |_| {});
+    let mut client = Client::open_on(&gateway, secured(&gateway, &trust).await).await;
+    client.login("1.2", "login:ada").await; // what it reads has the tickets in it
+    client.disconnect().await;
+    for _ in 0..300 {
+        let mut forgetful = ClientConfig::clone(&trust);
+        forgetful.resumption = Resumption::disabled();
+        let other = secured(&gateway, &Arc::new(forgetful)).await;
+        assert_eq!(other.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+    }
+    let again = secured(&gateway, &trust).await;
+    assert_eq!(again.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+    let mut client = Client::open_on(&gateway, again).await;
+    client.login("1.2", "login:ada").await;
 }
 
 #[tokio::test]
