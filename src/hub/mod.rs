@@ -216,7 +216,7 @@ impl Member {
             None => self.outbox.push(item, policy, now),
             Some(held) if held.bytes + item.frame.len() > self.outbox.capacity() && held.bytes > 0 => {
                 let budget = "what came before the answer of x-snapshot takes more than outbox.max_bytes";
-                self.outbox.signal(Signal::End(Refusal::slow_consumer(budget)));
+                self.outbox.signal(Signal::End(Box::new(Refusal::slow_consumer(budget))));
             }
             Some(held) => {
                 held.bytes += item.frame.len();
@@ -319,7 +319,7 @@ impl Subscriber for FanOut {
         let mut readers = lock(&self.readers);
         readers.ended = true;
         for member in readers.members() {
-            member.outbox.signal(Signal::End(refusal.clone()));
+            member.outbox.signal(Signal::End(Box::new(refusal.clone())));
         }
     }
 }

@@ -79,8 +79,8 @@ pub enum Signal {
     Asked,
     /// The gateway stops.
     Shutdown,
-    /// The session must end, for this reason.
-    End(Refusal),
+    /// The session must end, for this reason. Boxed, as there is room for a signal in every outbox.
+    End(Box<Refusal>),
 }
 
 /// What becomes of a message for which there is no room.
@@ -346,7 +346,7 @@ fn wake(mut state: MutexGuard<'_, State>) {
 /// Ends the session of a client that does not read.
 fn end_as_slow(mut state: MutexGuard<'_, State>, now: Instant, settings: &Settings) {
     let refusal = state.slow(now, settings);
-    state.end(refusal);
+    state.end(Box::new(refusal));
     wake(state);
 }
 
@@ -484,7 +484,7 @@ impl State {
         self.newest = keys.collect();
     }
 
-    fn end(&mut self, refusal: Refusal) {
+    fn end(&mut self, refusal: Box<Refusal>) {
         if !matches!(self.signal, Some(Signal::End(_))) {
             self.signal = Some(Signal::End(refusal));
         }

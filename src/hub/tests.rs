@@ -262,7 +262,7 @@ async fn a_subscription_that_ended_ends_its_sessions() {
     let hub = hub();
     let Joined { outbox, membership: _membership } = join(&hub, &link, "a", reader("sub-0", Version::V12)).await;
     script.subscriber().ended(&BrokerError::NotAuthenticated("ada".into()));
-    assert_eq!(taken(&outbox).1, Some(Signal::End(Refusal::not_authenticated("ada"))));
+    assert_eq!(taken(&outbox).1, Some(Signal::End(Box::new(Refusal::not_authenticated("ada")))));
 }
 
 #[tokio::test]

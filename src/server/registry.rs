@@ -175,7 +175,7 @@ impl Registry {
     /// Ends a session; false if there is none of this number.
     pub(super) fn end(&self, number: u64, refusal: Refusal) -> bool {
         let outbox = self.lock().clients.get(&number).filter(|client| client.user.is_some()).map(Client::outbox);
-        outbox.map(|outbox| outbox.signal(Signal::End(refusal))).is_some()
+        outbox.map(|outbox| outbox.signal(Signal::End(Box::new(refusal)))).is_some()
     }
 
     /// Ends all sessions of a user, and says how many there were.
@@ -183,7 +183,7 @@ impl Registry {
         let is_meant = |client: &&Client| client.user.as_ref().is_some_and(|name| **name == *user);
         let outboxes: Vec<_> = self.lock().clients.values().filter(is_meant).map(Client::outbox).collect();
         for outbox in &outboxes {
-            outbox.signal(Signal::End(refusal.clone()));
+            outbox.signal(Signal::End(Box::new(refusal.clone())));
         }
         outboxes.len()
     }

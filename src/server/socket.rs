@@ -32,7 +32,6 @@ const REASON: usize = 123;
 pub(super) struct Socket {
     /// Absent only while it is renewed.
     websocket: Option<WebSocketStream<Stream>>,
-    config: WebSocketConfig,
     is_flushed: bool,
     /// Bytes in the write buffer, those written among them, since it was flushed; and the most that they were.
     fed: usize,
@@ -67,7 +66,7 @@ impl Socket {
         let deflater = compression.map(|(agreed, settings)| Deflater::new(agreed, settings));
         let early = stream.begin_frames(early.to_vec(), inflater);
         let websocket = WebSocketStream::from_partially_read(stream, early, Role::Server, Some(config)).await;
-        Socket { websocket: Some(websocket), config, is_flushed: true, fed: 0, most_fed: 0, deflater, unsent: None }
+        Socket { websocket: Some(websocket), is_flushed: true, fed: 0, most_fed: 0, deflater, unsent: None }
     }
 
     /// The next message of any kind. `None` when the WebSocket has been closed. When the client `is_at_rest`, buffers that
@@ -87,7 +86,7 @@ impl Socket {
 
     /// Whether a buffer is larger than it may be now, and nothing is in it.
     fn has_outgrown(&mut self, is_at_rest: bool) -> bool {
-        let (read_buffer, most_fed) = (self.config.read_buffer_size, self.most_fed);
+        let (read_buffer, most_fed) = (self.websocket().get_config().read_buffer_size, self.most_fed);
         let kept = if is_at_rest { read_buffer } else { read_buffer.max(GROWN) };
         let stream = self.stream();
         stream.has_read_more_than(kept) || (is_at_rest && most_fed > kept && stream.is_between_messages())
@@ -195,10 +194,11 @@ impl Socket {
     /// long as the client stays.
     fn renew(&mut self) {
         if let Some(websocket) = self.websocket.take() {
+            let config = *websocket.get_config();
             let mut stream = websocket.into_inner();
             stream.forget_growth();
             self.most_fed = 0;
-            let renewed = WebSocketStream::from_raw_socket(stream, Role::Server, Some(self.config));
+            let renewed = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config));
             self.websocket = renewed.now_or_never();
         }
     }

@@ -226,8 +226,8 @@ pub(super) fn is_consumed(name: &str) -> bool {
 /// How much a client may send, as two token buckets that hold what two seconds bring.
 #[derive(Debug)]
 pub(super) struct Rates {
-    frames: Option<Bucket>,
-    bytes: Option<Bucket>,
+    frames: Option<Box<Bucket>>,
+    bytes: Option<Box<Bucket>>,
 }
 
 #[derive(Debug)]
@@ -241,18 +241,18 @@ const BURST_SECONDS: f64 = 2.0;
 
 impl Rates {
     pub(super) fn new(settings: &Settings, now: Instant) -> Self {
-        let bucket = |per_second: u32| (per_second > 0).then(|| Bucket::new(per_second, now));
+        let bucket = |per_second: u32| (per_second > 0).then(|| Box::new(Bucket::new(per_second, now)));
         let bytes = u32::try_from(settings.max_bytes_per_second).unwrap_or(u32::MAX);
         Rates { frames: bucket(settings.max_frames_per_second), bytes: bucket(bytes) }
     }
 
     pub(super) fn frame(&mut self, now: Instant) -> Result<(), Refusal> {
-        Self::take(self.frames.as_mut(), 1, now, "frames", "session.max_frames_per_second")
+        Self::take(self.frames.as_deref_mut(), 1, now, "frames", "session.max_frames_per_second")
     }
 
     pub(super) fn bytes(&mut self, bytes: usize, now: Instant) -> Result<(), Refusal> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        Self::take(self.bytes.as_mut(), bytes, now, "bytes", "session.max_bytes_per_second")
+        Self::take(self.bytes.as_deref_mut(), bytes, now, "bytes", "session.max_bytes_per_second")
     }
 
     fn take(bucket: Option<&mut Bucket>, amount: u32, now: Instant, what: &str, setting: &str) -> Result<(), Refusal> {

@@ -232,8 +232,8 @@ fn clearing_and_discarding_leave_no_bytes_behind() {
 fn the_first_end_is_the_one_that_counts() {
     let script = Script::new();
     script.outbox.signal(Signal::Shutdown);
-    script.outbox.signal(Signal::End(Refusal::internal()));
-    script.outbox.signal(Signal::End(Refusal::shutting_down()));
-    assert_eq!(script.take(1).1, Some(Signal::End(Refusal::internal())));
+    script.outbox.signal(Signal::End(Box::new(Refusal::internal())));
+    script.outbox.signal(Signal::End(Box::new(Refusal::shutting_down())));
+    assert_eq!(script.take(1).1, Some(Signal::End(Box::new(Refusal::internal()))));
     assert_eq!(script.take(1).1, None);
 }

@@ -40,7 +40,7 @@ impl Connection {
             }
             Event::Signal(Signal::Asked) => self.on_asked(),
             Event::Signal(Signal::Shutdown) => self.input(Input::Shutdown),
-            Event::Signal(Signal::End(refusal)) => self.on_end(refusal),
+            Event::Signal(Signal::End(refusal)) => self.on_end(*refusal),
             Event::Completed(completed) => self.on_completed(completed),
             Event::Confirmed(ticket, published, result) => self.on_confirmed(ticket, published, result),
             Event::Answered(ticket, published, result) => self.on_answered(ticket, published, result),
