@@ -5,12 +5,13 @@
 //!
 //! One mutex, short sections, no await inside; wakers are called after it is released.
 
+mod state;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Waker};
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use crate::message::{DeliveryId, Refusal, Text};
 use crate::metrics::{Dropped, Metrics, Overrun};
 use crate::stomp::Command;
 use crate::traces::Span;
+use state::{Queued, State};
 
 /// One client's queue of frames to be written. Cheap while it is empty.
 #[derive(Debug)]
@@ -90,46 +92,6 @@ pub struct Policy {
     pub when_full: WhenFull,
     /// For [`WhenFull::Conflate`]: what the new message replaces has the same key.
     pub key: Option<Text>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Places keep their number while they wait: the first one has the number `first`.
-    queue: VecDeque<Option<Queued>>,
-    first: u64,
-    /// Places that are not empty.
-    live: usize,
-    /// Bytes waiting, those in the hands of the task among them.
-    bytes: usize,
-    in_hand: Option<InHand>,
-    /// Since when the client has taken nothing of what waits; absent while nothing does.
-    stalled_since: Option<Instant>,
-    /// Nothing before this number can be dropped.
-    droppable_from: u64,
-    /// Frames that no policy may drop, those in hand among them.
-    firm: usize,
-    /// Where the newest message of each key waits. Empty until the budget was spent once.
-    newest: HashMap<Text, u64>,
-    dropped: u64,
-    signal: Option<Signal>,
-    waker: Option<Waker>,
-}
-
-#[derive(Debug)]
-struct Queued {
-    item: Item,
-    since: Instant,
-    when_full: WhenFull,
-    key: Option<Text>,
-}
-
-/// What the task has taken and not yet written.
-#[derive(Debug)]
-struct InHand {
-    bytes: usize,
-    firm: usize,
-    /// When the first MESSAGE of it came.
-    since: Option<Instant>,
 }
 
 /// What is to be said of a write.
@@ -348,161 +310,4 @@ fn end_as_slow(mut state: MutexGuard<'_, State>, now: Instant, settings: &Settin
     let refusal = state.slow(now, settings);
     state.end(Box::new(refusal));
     wake(state);
-}
-
-impl State {
-    /// When a client that takes nothing must have taken something. Messages that may be dropped can wait for ever.
-    fn deadline(&self, settings: &Settings) -> Option<Instant> {
-        self.stalled_since.filter(|_| self.firm > 0).map(|since| since + settings.max_wait)
-    }
-
-    fn is_late(&self, now: Instant, settings: &Settings) -> bool {
-        self.deadline(settings).is_some_and(|deadline| now >= deadline)
-    }
-
-    /// Whether `size` more bytes may wait. One message of any size may where nothing else does.
-    fn has_room(&self, size: usize, settings: &Settings) -> bool {
-        self.bytes + size <= settings.max_bytes || (self.live == 0 && self.in_hand.is_none())
-    }
-
-    fn slow(&self, now: Instant, settings: &Settings) -> Refusal {
-        if self.is_late(now, settings) {
-            let wait = settings.max_wait.as_millis();
-            return Refusal::slow_consumer(&format!("it took nothing for {wait} ms (setting outbox.max_wait)"));
-        }
-        let bytes = settings.max_bytes;
-        Refusal::slow_consumer(&format!("more than {bytes} bytes wait for it (setting outbox.max_bytes)"))
-    }
-
-    fn append(&mut self, item: Item, now: Instant, policy: Policy) {
-        let Policy { when_full, key } = policy;
-        self.stalled_since.get_or_insert(now);
-        self.bytes += item.frame.len();
-        self.live += 1;
-        self.firm += usize::from(when_full == WhenFull::Disconnect);
-        // An index of keys exists only once the budget was spent; until then a message costs no look-up. From then on
-        // every message replaces the one of its key, until the queue was empty once.
-        if !self.newest.is_empty()
-            && let Some(key) = key.clone()
-            && let Some(older) = self.newest.insert(key, self.first + self.queue.len() as u64)
-        {
-            self.remove(older);
-        }
-        if self.queue.capacity() == 0 {
-            self.queue.reserve_exact(1); // most clients get one message at a time, and four places are what they would get
-        }
-        self.queue.push_back(Some(Queued { item, since: now, when_full, key }));
-    }
-
-    fn take(&mut self, limit: usize, batch: &mut VecDeque<Item>) {
-        while let Some(place) = self.queue.front() {
-            let size = place.as_ref().map_or(0, |next| next.item.frame.len());
-            if self.in_hand.as_ref().is_some_and(|in_hand| in_hand.bytes + size > limit) {
-                break;
-            }
-            self.first += 1;
-            if let Some(queued) = self.queue.pop_front().flatten() {
-                self.live -= 1;
-                let in_hand = self.in_hand.get_or_insert(InHand { bytes: 0, firm: 0, since: None });
-                if queued.item.command == Some(Command::Message) {
-                    in_hand.since.get_or_insert(queued.since);
-                }
-                in_hand.bytes += size;
-                in_hand.firm += usize::from(queued.is_firm());
-                batch.push_back(queued.item);
-            }
-        }
-        if self.queue.is_empty() {
-            self.newest = HashMap::new();
-            if self.queue.capacity() > 1 {
-                self.queue = VecDeque::new();
-            }
-        }
-    }
-
-    /// Empties a place, unless what stood there was taken. The place itself goes when the ones before it have gone.
-    fn remove(&mut self, number: u64) {
-        let Some(index) = number.checked_sub(self.first).and_then(|index| usize::try_from(index).ok()) else { return };
-        if let Some(queued) = self.queue.get_mut(index).and_then(Option::take) {
-            self.live -= 1;
-            self.bytes -= queued.item.frame.len();
-            self.firm -= usize::from(queued.is_firm());
-            self.dropped += 1;
-        }
-    }
-
-    /// Drops the oldest messages that may be dropped, until there is room for `size` bytes.
-    fn drop_oldest(&mut self, size: usize, settings: &Settings) {
-        let end = self.first + self.queue.len() as u64;
-        let mut number = self.droppable_from.max(self.first);
-        while number < end {
-            let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
-            if let Some(queued) = &self.queue[index]
-                && queued.when_full == WhenFull::DropOldest
-            {
-                if self.has_room(size, settings) {
-                    break;
-                }
-                self.remove(number);
-            }
-            number += 1;
-        }
-        self.droppable_from = number;
-        self.trim();
-    }
-
-    /// Makes the message of this key that waits give way, and keeps the newest only of every other key, too.
-    fn conflate(&mut self, key: Option<&Text>) {
-        if self.newest.is_empty() {
-            for number in self.first..self.first + self.queue.len() as u64 {
-                let index = usize::try_from(number - self.first).unwrap_or(usize::MAX);
-                let Some(Queued { key: Some(key), .. }) = &self.queue[index] else { continue };
-                if let Some(older) = self.newest.insert(key.clone(), number) {
-                    self.remove(older);
-                }
-            }
-        }
-        if let Some(older) = key.and_then(|key| self.newest.remove(key)) {
-            self.remove(older);
-        }
-        self.trim();
-    }
-
-    /// Forgets places that stand empty once they are the larger part: each costs memory, and taking steps over them.
-    fn trim(&mut self) {
-        while matches!(self.queue.front(), Some(None)) {
-            self.queue.pop_front();
-            self.first += 1;
-        }
-        if self.queue.len() < 64 || self.live * 2 > self.queue.len() {
-            return;
-        }
-        self.queue.retain(Option::is_some);
-        self.droppable_from = self.first;
-        let numbers = (self.first..).zip(self.queue.iter().flatten());
-        let keys = numbers.filter_map(|(number, queued)| Some((queued.key.clone()?, number)));
-        self.newest = keys.collect();
-    }
-
-    fn end(&mut self, refusal: Box<Refusal>) {
-        if !matches!(self.signal, Some(Signal::End(_))) {
-            self.signal = Some(Signal::End(refusal));
-        }
-    }
-
-    fn clear(&mut self) {
-        self.first += self.queue.len() as u64;
-        let waiting = std::mem::take(&mut self.queue);
-        self.firm -= waiting.iter().flatten().filter(|queued| queued.is_firm()).count();
-        self.bytes -= waiting.iter().flatten().map(|queued| queued.item.frame.len()).sum::<usize>();
-        self.live = 0;
-        self.newest = HashMap::new();
-        self.stalled_since = None;
-    }
-}
-
-impl Queued {
-    fn is_firm(&self) -> bool {
-        self.when_full == WhenFull::Disconnect
-    }
 }

@@ -1,5 +1,6 @@
 //! Outboxes with made-up instants.
 
+use std::task::Waker;
 use std::time::Duration;
 
 use super::*;
