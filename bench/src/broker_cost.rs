@@ -71,7 +71,7 @@ impl Way {
         self.fan_out.push((broker_cpu(crowd.server())? - start) * 1e6 / sample.deliveries);
         self.fan_out_together.push(sample.usage.server / sample.deliveries);
         self.seconds.push(sample.usage.seconds);
-        crowd.finish().await
+        crowd.finish().await.map(drop)
     }
 
     fn report(self, plugin: &Way, scenario: &str, report: &mut Report) {

@@ -222,13 +222,6 @@ impl Client {
             }
         }
     }
-
-    /// The socket, blocking, for a thread of its own.
-    pub fn into_blocking(self) -> io::Result<std::net::TcpStream> {
-        let stream = self.stream.into_std()?;
-        stream.set_nonblocking(false)?;
-        Ok(stream)
-    }
 }
 
 /// The request for a WebSocket, with these extensions.

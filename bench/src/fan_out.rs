@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::client::{self, Client, IN_FLIGHT};
 use crate::floor;
@@ -48,6 +49,8 @@ pub struct Crowd {
     server: Server,
     publisher: Client,
     progress: Rc<Progress>,
+    #[expect(dead_code, reason = "the subscribers go when this is dropped")]
+    receiving: JoinSet<()>,
     /// Makes the message of a number.
     message: fn(u64) -> Vec<u8>,
     next: u64,
@@ -136,12 +139,22 @@ pub async fn in_turn<const COUNT: usize>(
     Ok(rounds)
 }
 
-/// Nothing comes twice to any of them.
-pub async fn finish(crowds: Vec<Crowd>) -> io::Result<()> {
+/// Nothing comes twice to any of them. Returns their servers.
+pub async fn finish(crowds: Vec<Crowd>) -> io::Result<Vec<Server>> {
+    let mut servers = Vec::new();
     for crowd in crowds {
-        crowd.finish().await?;
+        servers.push(crowd.finish().await?);
     }
-    Ok(())
+    Ok(servers)
+}
+
+/// The first two of them, once they have seen to it that their clients are gone: a broker has queues to delete.
+pub async fn both(servers: Vec<Server>) -> io::Result<[Server; 2]> {
+    for server in &servers {
+        server.come_to_rest().await?;
+    }
+    let mut servers = servers.into_iter();
+    servers.next().zip(servers.next()).map(Into::into).ok_or_else(|| io::Error::other("fewer than two servers"))
 }
 
 impl Crowd {
@@ -197,10 +210,18 @@ impl Crowd {
             failure: RefCell::default(),
             changed: Notify::new(),
         });
+        let mut receiving = JoinSet::new();
         for receiver in receivers {
-            tokio::task::spawn_local(receive(receiver, Rc::clone(&progress)));
+            receiving.spawn_local(receive(receiver, Rc::clone(&progress)));
         }
-        Crowd { server, publisher, progress, message: |number| wire::send(DESTINATION, None, number, 0), next: 0 }
+        Crowd {
+            server,
+            publisher,
+            progress,
+            receiving,
+            message: |number| wire::send(DESTINATION, None, number, 0),
+            next: 0,
+        }
     }
 
     /// The server.
@@ -242,10 +263,10 @@ impl Crowd {
         wire::delivery(&self.progress.sample.borrow())
     }
 
-    /// Nothing comes twice.
-    pub async fn finish(self) -> io::Result<()> {
+    /// Nothing comes twice. The clients go, and the server is there for others.
+    pub async fn finish(self) -> io::Result<Server> {
         tokio::time::sleep(AFTERMATH).await;
-        self.progress.check()
+        self.progress.check().map(|()| self.server)
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::fan_out::{self, CPU, FEW};
 use crate::latency::{self, FEWS_RATE, HALF, MANYS_RATE, RATE, TAIL};
+use crate::plan::Plan;
 use crate::report::{
     BARE_MQTT, BINDING, FLOOR, NOBODY_STALLED, ONE_WORKER, OPENSSL, PLAIN, PLAIN_SOCKETS, PLUGIN, Report, cell, median,
     number,
@@ -44,7 +45,8 @@ enum Bound {
 use Bound::{AtLeast, AtMost};
 use Quantity::{Beyond, Difference, Own, Ratio};
 
-fn goals(clients: usize) -> Vec<Goal> {
+fn goals(plan: &Plan) -> Vec<Goal> {
+    let clients = plan.clients;
     let goal = |name, scenario: &str, measure, beside, quantity, bound| Goal {
         name,
         scenario: scenario.to_owned(),
@@ -97,8 +99,10 @@ fn goals(clients: usize) -> Vec<Goal> {
         goal("G12", bridge::READING, bridge::CPU, FLOOR, Ratio, AtMost(2.0)),
         goal("G13", &deflate::name(FEW), CPU, PLAIN, Ratio, AtMost(1.15)),
         goal("G13", &deflate::name(clients), idle::RSS, PLAIN, Difference, AtMost(1024.0)),
-        goal("G14", &heartbeats::name(clients), heartbeats::CPU, FLOOR, Own, AtMost(3.0)),
     ]);
+    for idlers in plan.idlers() {
+        goals.push(goal("G14", &heartbeats::name(idlers), heartbeats::CPU, FLOOR, Own, AtMost(3.0)));
+    }
     // The goal is for messages that are confirmed.
     for scenario in [mqtt::sending(1), mqtt::reading(1)] {
         goals.push(goal("G12", &scenario, mqtt::BRIDGE_CPU, BARE_MQTT, Ratio, AtMost(2.0)));
@@ -150,9 +154,9 @@ impl Bound {
 }
 
 /// Each goal with what was measured. The median of the rounds counts.
-pub fn markdown(report: &Report, clients: usize) -> String {
+pub fn markdown(report: &Report, plan: &Plan) -> String {
     let mut table = String::from("| goal | | bound | measured | |\n|---|---|--:|--:|---|\n");
-    for goal in goals(clients) {
+    for goal in goals(plan) {
         let (measured, verdict) = match goal.values(report) {
             Some(values) => (cell(&values), if goal.bound.holds(median(&values)) { "met" } else { "**missed**" }),
             None => (String::new(), "not measured"),
@@ -165,8 +169,8 @@ pub fn markdown(report: &Report, clients: usize) -> String {
 }
 
 /// The same.
-pub fn json(report: &Report, clients: usize) -> Value {
-    let rows = goals(clients).into_iter().map(|goal| {
+pub fn json(report: &Report, plan: &Plan) -> Value {
+    let rows = goals(plan).into_iter().map(|goal| {
         let values = goal.values(report);
         let holds = values.as_ref().map(|values| goal.bound.holds(median(values)));
         json!({ "goal": goal.name, "about": goal.about(), "bound": goal.bound.text(), "values": values, "met": holds })

@@ -32,33 +32,39 @@ pub fn name(clients: usize) -> String {
     format!("idle, {clients} clients, 10 s heart-beats")
 }
 
-/// CPU of a gateway and of the floor, in turn, whose clients only exchange heart-beats.
+/// CPU of a gateway and of the floor, in turn, whose clients only exchange heart-beats: of some, whose heart-beats find the
+/// machine asleep, and of many.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
-    let mut values = [const { Vec::new() }; 2];
-    for round in 0..plan.rounds {
-        for turn in 0..2 {
-            let turn = (turn + round) % 2;
-            values[turn].push(if turn == 0 { of_gateway(gateway, plan).await } else { of_floor(plan).await }?);
+    for clients in plan.idlers() {
+        let mut values = [const { Vec::new() }; 2];
+        for round in 0..plan.rounds {
+            for turn in 0..2 {
+                let turn = (turn + round) % 2;
+                let is_gateway = turn == 0;
+                let value =
+                    if is_gateway { of_gateway(gateway, clients, plan).await } else { of_floor(clients, plan).await };
+                values[turn].push(value?);
+            }
         }
+        let [own, floor] = values;
+        report.add(&name(clients), CPU, own, &floor);
     }
-    let [own, floor] = values;
-    report.add(&name(plan.clients), CPU, own, &floor);
     Ok(())
 }
 
-async fn of_gateway(gateway: &Gateway, plan: &Plan) -> io::Result<f64> {
+async fn of_gateway(gateway: &Gateway, clients: usize, plan: &Plan) -> io::Result<f64> {
     let server = gateway.start()?;
     let (address, interval) = (server.address(), u32::try_from(INTERVAL.as_millis()).unwrap_or(u32::MAX));
-    let clients = client::many(plan.clients, IN_FLIGHT, move || Client::connect(address, interval)).await?;
+    let clients = client::many(clients, IN_FLIGHT, move || Client::connect(address, interval)).await?;
     let mut subscribe = Vec::new();
     wire::push_message(client::subscribe("/topic/bench", "auto").as_bytes(), &mut subscribe);
     measure(&server, clients, &subscribe, plan).await
 }
 
-async fn of_floor(plan: &Plan) -> io::Result<f64> {
+async fn of_floor(clients: usize, plan: &Plan) -> io::Result<f64> {
     let server = Server::idle_floor()?;
     let address = server.address();
-    let clients = client::many(plan.clients, IN_FLIGHT, move || Client::bare(address)).await?;
+    let clients = client::many(clients, IN_FLIGHT, move || Client::bare(address)).await?;
     measure(&server, clients, idle_floor::BEGIN, plan).await
 }
 

@@ -1,8 +1,7 @@
 //! One publisher at a fixed low rate, and subscribers. The load is open loop: a message's time runs from when it was due,
 //! not from when it was sent, so that a stall counts for every message it delays.
 
-use std::io::{self, Write};
-use std::net::TcpStream;
+use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -118,14 +117,18 @@ async fn join_floor(server: &Server, subscribers: usize) -> io::Result<(Client, 
 }
 
 /// The time of each delivery, in nanoseconds and in their order, with so many messages per second.
+///
+/// This thread never sleeps meanwhile: what it takes to wake the load generator is no time of the server's. But it gives way to
+/// whoever wants its processor.
 pub async fn measure(publisher: Client, subscribers: &[Client], rate: u32, time: Duration) -> io::Result<Vec<u64>> {
-    let (start, publisher) = (Instant::now(), publisher.into_blocking()?);
+    let start = Instant::now();
     let messages = u32::try_from((time * rate).as_secs()).unwrap_or(u32::MAX).max(1);
-    let sender = thread::spawn(move || publish(publisher, start, rate, messages));
     let receiving = try_join_all(subscribers.iter().map(|subscriber| receive(subscriber, start, messages as usize)));
     let patience = tokio::time::timeout(time + PATIENCE, receiving);
-    let received = patience.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    sender.join().unwrap_or_else(|_| Err(io::Error::other("the publisher failed")))?;
+    let received = tokio::select! {
+        received = patience => received.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        Err(failed) = publish(&publisher, start, rate, messages) => Err(failed),
+    };
     let mut times = received?.concat();
     times.sort_unstable();
     Ok(times)
@@ -147,16 +150,24 @@ async fn receive(subscriber: &Client, start: Instant, messages: usize) -> io::Re
     Ok(times)
 }
 
-/// A thread of its own, because the runtime's clock ticks in milliseconds.
-fn publish(mut stream: TcpStream, start: Instant, rate: u32, messages: u32) -> io::Result<()> {
-    nix::sys::prctl::set_timerslack(1)?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+/// Publishes each message when it is due, and looks for what has come until then, and after the last one for ever.
+async fn publish(publisher: &Client, start: Instant, rate: u32, messages: u32) -> io::Result<()> {
     for number in 0..messages {
         let due = Duration::from_secs(1) / rate * (number + 1);
-        thread::sleep(due.saturating_sub(start.elapsed()));
-        stream.write_all(&wire::send(DESTINATION, None, number.into(), nanoseconds(due)))?;
+        while start.elapsed() < due {
+            look_again().await;
+        }
+        publisher.send(&wire::send(DESTINATION, None, number.into(), nanoseconds(due))).await?;
     }
-    Ok(())
+    loop {
+        look_again().await;
+    }
+}
+
+/// Lets whoever waits for this processor have it, and then reads what has come.
+async fn look_again() {
+    thread::yield_now();
+    tokio::task::yield_now().await;
 }
 
 fn nanoseconds(time: Duration) -> u64 {

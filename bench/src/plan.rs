@@ -13,6 +13,9 @@ use crate::{
     queue, restart, returning, rules, scale, stalled, tls, workers,
 };
 
+/// Clients of the larger half of what idle ones are measured by, unless others are more.
+const MANY_IDLE: usize = 10_000;
+
 /// Counts and times of one run of all scenarios.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
@@ -29,10 +32,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The quick plan fits in three minutes with 1,000 clients and three rounds, the other one in six.
-    pub fn new(quick: bool, clients: usize, rounds: usize) -> Self {
-        let (round, idle, connects) = if quick { (700, 5, 1000) } else { (3000, 10, 2000) };
-        Plan { clients, rounds, round: Duration::from_millis(round), idle: Duration::from_secs(idle), connects }
+    /// The quick plan has one round, unless told otherwise, and shorter ones.
+    pub fn new(is_quick: bool, clients: usize, rounds: Option<usize>) -> Self {
+        let (usual, round, idle, connects) = if is_quick { (1, 700, 5, 1000) } else { (3, 3000, 10, 2000) };
+        let (round, idle) = (Duration::from_millis(round), Duration::from_secs(idle));
+        Plan { clients, rounds: rounds.unwrap_or(usual), round, idle, connects }
+    }
+
+    /// How many clients do nothing but exchange heart-beats, one after the other.
+    pub fn idlers(&self) -> Vec<usize> {
+        let many = (self.clients < MANY_IDLE).then_some(MANY_IDLE);
+        [self.clients].into_iter().chain(many).collect()
     }
 
     /// When a scenario that has not ended must have failed.
@@ -40,7 +50,7 @@ impl Plan {
         let rounds = u32::try_from(self.rounds).unwrap_or(u32::MAX);
         // A RabbitMQ takes its time to start, and to let thousands of clients in.
         let start = Duration::from_mins(if scenario.is_long() { 10 } else { 0 }) * rounds;
-        Duration::from_mins(1) + start + (heartbeats::SPREAD + self.idle) * 2 * rounds + self.round * rounds * 16
+        Duration::from_mins(1) + start + (heartbeats::SPREAD + self.idle) * 4 * rounds + self.round * rounds * 16
     }
 }
 
@@ -115,7 +125,11 @@ impl Scenario {
 
     /// Clients that it has at a time, at most.
     pub fn clients(self, plan: &Plan) -> usize {
-        if self == Scenario::Scale { scale::MOST } else { plan.clients }
+        match self {
+            Scenario::Scale => scale::MOST,
+            Scenario::IdleCpu => plan.idlers().into_iter().max().unwrap_or_default(),
+            _ => plan.clients,
+        }
     }
 
     /// Whether a goal is set for something that it measures.

@@ -17,12 +17,15 @@ const PLUGINS_CONNECTS: usize = 500;
 
 /// Runs the scenario.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
+    let mut servers = both(gateway)?;
     for subscribers in [FEW, plan.clients] {
-        fan_out(gateway, plan, subscribers, report).await?;
+        servers = fan_out(servers, plan, subscribers, report).await?;
     }
     for (subscribers, rate) in [(1, RATE), (FEW, FEWS_RATE), (plan.clients, MANYS_RATE)] {
-        latency(gateway, plan, subscribers, rate, report).await?;
+        let [own, plugins] = latency::in_turn(&servers, subscribers, rate, plan).await?;
+        own.report_beside(PLUGIN, &plugins, &latency::name(subscribers, rate), report);
     }
+    drop(servers);
     clients(gateway, plan, report).await
 }
 
@@ -31,9 +34,14 @@ pub fn both(gateway: &Gateway) -> io::Result<[Server; 2]> {
     Ok([gateway.start()?, Server::plugin(RabbitMq::start()?)])
 }
 
-async fn fan_out(gateway: &Gateway, plan: &Plan, subscribers: usize, report: &mut Report) -> io::Result<()> {
+async fn fan_out(
+    servers: [Server; 2],
+    plan: &Plan,
+    subscribers: usize,
+    report: &mut Report,
+) -> io::Result<[Server; 2]> {
     let mut crowds = Vec::new();
-    for server in both(gateway)? {
+    for server in servers {
         crowds.push(Crowd::of_gateway(server, subscribers).await?);
     }
     let mut crowds = fan_out::warmed_up(crowds).await?;
@@ -41,13 +49,7 @@ async fn fan_out(gateway: &Gateway, plan: &Plan, subscribers: usize, report: &mu
         let [own, plugins] = fan_out::in_turn(&mut crowds, window, plan).await?;
         own.report_beside(PLUGIN, &plugins, &fan_out::name(subscribers, window), report);
     }
-    fan_out::finish(crowds).await
-}
-
-async fn latency(gateway: &Gateway, plan: &Plan, subscribers: usize, rate: u32, report: &mut Report) -> io::Result<()> {
-    let [own, plugins] = latency::in_turn(&both(gateway)?, subscribers, rate, plan).await?;
-    own.report_beside(PLUGIN, &plugins, &latency::name(subscribers, rate), report);
-    Ok(())
+    fan_out::both(fan_out::finish(crowds).await?).await
 }
 
 /// What it takes to let them in, and to have them.

@@ -199,6 +199,21 @@ impl Server {
         Ok((own + brokers, brokers))
     }
 
+    /// Waits until it, and a broker behind it, have next to nothing to do, but not for ever.
+    pub async fn come_to_rest(&self) -> io::Result<()> {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        const LOOK: Duration = Duration::from_millis(250);
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            let (before, _) = self.cpu()?;
+            tokio::time::sleep(LOOK).await;
+            if self.cpu()?.0.saturating_sub(before) < LOOK / 50 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Memory now.
     pub fn memory(&self) -> io::Result<Memory> {
         Memory::of(self.process)
