@@ -85,12 +85,10 @@ impl Dedicated {
         common: &Arc<Common>,
     ) -> Result<Self, BrokerError> {
         let (recipe, seat, common) = (Arc::new(recipe), Arc::new(seat), Arc::clone(common));
-        let mut attempt = Attempt::default();
         if let Some(queue) = &recipe.queue {
             common.closings.settled(queue).await;
-            attempt.suspect = common.isolation.suspicion(queue).map(|culprit| (culprit, Instant::now()));
         }
-        let reading = open(Arc::clone(&recipe), Arc::clone(&seat), Arc::clone(&common), attempt).await?;
+        let reading = open(Arc::clone(&recipe), Arc::clone(&seat), Arc::clone(&common), Attempt::default()).await?;
         let address = matches!(recipe.source, Source::Reply).then(|| Text::from(reading.queue.as_str()));
         let ledger = common.ledgers.open(consumer);
         ledger.begin(reading.channel.clone());

@@ -46,6 +46,8 @@ enum Verdict {
     Clean(Instant),
     /// One did.
     Poisoned(Instant),
+    /// The broker ended the connection of somebody who began to read it, which may have been for another queue.
+    Suspected,
     /// The broker ends the connection of whoever begins to read it.
     Unserved,
 }
@@ -57,11 +59,22 @@ impl Isolation {
     }
 
     /// Whether the queue broke connections when it was last looked at, and how.
-    pub(super) fn suspicion(&self, queue: &str) -> Option<Culprit> {
-        match self.verdicts().get(queue)? {
-            Verdict::Clean(_) => None,
-            Verdict::Poisoned(_) => Some(Culprit::Message),
-            Verdict::Unserved => Some(Culprit::Broker),
+    pub(super) fn suspicion(&self, recipe: &Recipe) -> Option<(Culprit, Instant)> {
+        let culprit = match self.verdicts().get(recipe.lasting_queue()?)? {
+            Verdict::Clean(_) => return None,
+            Verdict::Poisoned(_) => Culprit::Message,
+            Verdict::Suspected | Verdict::Unserved => Culprit::Broker,
+        };
+        Some((culprit, Instant::now()))
+    }
+
+    /// The broker has ended a connection on which it was asked for this queue, among others: whoever is about to ask for it on
+    /// the next one finds out alone whether it was for this.
+    pub(super) fn suspect(&self, recipe: &Recipe) {
+        if let Some(queue) = recipe.lasting_queue()
+            && self.verdict(queue) != Some(Verdict::Unserved)
+        {
+            self.remember(queue, Verdict::Suspected);
         }
     }
 
@@ -103,8 +116,7 @@ impl Isolation {
         attempt: u32,
     ) -> Option<Result<(), BrokerError>> {
         let _turn = self.turns.acquire().await;
-        let known = self.verdicts().get(queue).copied();
-        match known {
+        match self.verdict(queue) {
             Some(Verdict::Clean(at)) if at >= since => return Some(Ok(())),
             Some(Verdict::Poisoned(at)) if at >= since => return Some(Err(BrokerError::Poison(recipe.what()))),
             _ => {}
@@ -149,7 +161,7 @@ impl Isolation {
         let knocking = tokio::spawn(knock(Arc::clone(recipe), live, offset));
         match knocking.await.unwrap_or(Err(BrokerError::Unavailable.into())).map_err(|not_open| not_open.why) {
             Err(BrokerError::Unavailable) => {
-                if self.suspicion(queue).is_none() {
+                if self.verdict(queue) != Some(Verdict::Unserved) {
                     warn!(queue, "the broker ends each connection that begins to read this queue; trying on");
                     self.remember(queue, Verdict::Unserved);
                 }
@@ -162,6 +174,10 @@ impl Isolation {
                 Some(Ok(()))
             }
         }
+    }
+
+    fn verdict(&self, queue: &str) -> Option<Verdict> {
+        self.verdicts().get(queue).copied()
     }
 
     fn remember(&self, queue: &str, verdict: Verdict) {

@@ -37,6 +37,11 @@ pub(super) async fn open(
     let begun = Instant::now();
     let (mut attempt, mut deaths) = (0, 0);
     loop {
+        if suspect.is_none() {
+            // What others have learnt of the queue, of the connection that they lost, once there is another.
+            seat.line().up().await?;
+            suspect = common.isolation.suspicion(&recipe);
+        }
         if let Some((culprit, since)) = suspect.take() {
             common.isolation.clear(&recipe, offset, culprit, since).await?;
         }
@@ -46,6 +51,9 @@ pub(super) async fn open(
             Err(not_open) => not_open,
         };
         suspect = culprit.map(|culprit| (culprit, Instant::now()));
+        if culprit == Some(Culprit::Broker) {
+            common.isolation.suspect(&recipe);
+        }
         match why {
             BrokerError::Unavailable => {}
             BrokerError::Poison(_) if deaths < DEADLY => deaths += 1,
