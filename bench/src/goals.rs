@@ -126,6 +126,18 @@ impl Goal {
         })
     }
 
+    /// What the floor has in the gateway's place, by the medians of the run: a bound that it does not keep, either, asks for
+    /// less than the kernel takes.
+    fn of_floor(&self, report: &Report) -> Option<f64> {
+        let of = |beside| report.find(beside, &self.scenario, self.measure).map(|[_, other, _]| median(&other));
+        let value = match self.quantity {
+            Own => of(FLOOR)?,
+            Ratio if self.beside != FLOOR => of(FLOOR)? / of(self.beside)?,
+            _ => return None,
+        };
+        value.is_finite().then_some(value)
+    }
+
     fn about(&self) -> String {
         let quantity = match self.quantity {
             Own => String::new(),
@@ -155,15 +167,16 @@ impl Bound {
 
 /// Each goal with what was measured. The median of the rounds counts.
 pub fn markdown(report: &Report, plan: &Plan) -> String {
-    let mut table = String::from("| goal | | bound | measured | |\n|---|---|--:|--:|---|\n");
+    let mut table = String::from("| goal | | bound | measured | the floor | |\n|---|---|--:|--:|--:|---|\n");
     for goal in goals(plan) {
         let (measured, verdict) = match goal.values(report) {
             Some(values) => (cell(&values), if goal.bound.holds(median(&values)) { "met" } else { "**missed**" }),
             None => (String::new(), "not measured"),
         };
+        let (about, bound) = (goal.about(), goal.bound.text());
+        let floor = goal.of_floor(report).map(number).unwrap_or_default();
         // Writing to a String cannot fail.
-        let _ =
-            writeln!(table, "| {} | {} | {} | {measured} | {verdict} |", goal.name, goal.about(), goal.bound.text());
+        let _ = writeln!(table, "| {} | {about} | {bound} | {measured} | {floor} | {verdict} |", goal.name);
     }
     table
 }
@@ -173,7 +186,10 @@ pub fn json(report: &Report, plan: &Plan) -> Value {
     let rows = goals(plan).into_iter().map(|goal| {
         let values = goal.values(report);
         let holds = values.as_ref().map(|values| goal.bound.holds(median(values)));
-        json!({ "goal": goal.name, "about": goal.about(), "bound": goal.bound.text(), "values": values, "met": holds })
+        json!({
+            "goal": goal.name, "about": goal.about(), "bound": goal.bound.text(), "values": values,
+            "floor": goal.of_floor(report), "met": holds,
+        })
     });
     rows.collect()
 }
