@@ -72,7 +72,7 @@ impl Isolation {
     /// the next one finds out alone whether it was for this.
     pub(super) fn suspect(&self, recipe: &Recipe) {
         if let Some(queue) = recipe.lasting_queue()
-            && self.verdict(queue) != Some(Verdict::Unserved)
+            && matches!(self.verdict(queue), None | Some(Verdict::Clean(_)))
         {
             self.remember(queue, Verdict::Suspected);
         }
