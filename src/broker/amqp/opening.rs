@@ -38,7 +38,7 @@ pub(super) async fn open(
     let (mut attempt, mut deaths) = (0, 0);
     loop {
         if suspect.is_none() {
-            // What others have learnt of the queue, of the connection that they lost, once there is another.
+            // Once there is a connection: what others learnt of the queue by losing the one before.
             seat.line().up().await?;
             suspect = common.isolation.suspicion(&recipe);
         }

