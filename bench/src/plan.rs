@@ -25,6 +25,8 @@ pub struct Plan {
     pub rounds: usize,
     /// Length of one round.
     pub round: Duration,
+    /// Length of one round of latency, of which more messages are needed: a tail is made of few of them.
+    pub latency: Duration,
     /// For how long idle clients are watched.
     pub idle: Duration,
     /// Connections that are made in one round of connecting.
@@ -34,9 +36,10 @@ pub struct Plan {
 impl Plan {
     /// The quick plan has one round, unless told otherwise, and shorter ones.
     pub fn new(is_quick: bool, clients: usize, rounds: Option<usize>) -> Self {
-        let (usual, round, idle, connects) = if is_quick { (1, 700, 5, 1000) } else { (3, 3000, 10, 2000) };
-        let (round, idle) = (Duration::from_millis(round), Duration::from_secs(idle));
-        Plan { clients, rounds: rounds.unwrap_or(usual), round, idle, connects }
+        let (usual, round, latency, idle, connects) =
+            if is_quick { (1, 700, 1000, 5, 1000) } else { (3, 3000, 10_000, 10, 2000) };
+        let [round, latency] = [round, latency].map(Duration::from_millis);
+        Plan { clients, rounds: rounds.unwrap_or(usual), round, latency, idle: Duration::from_secs(idle), connects }
     }
 
     /// How many clients do nothing but exchange heart-beats, one after the other.
@@ -50,7 +53,10 @@ impl Plan {
         let rounds = u32::try_from(self.rounds).unwrap_or(u32::MAX);
         // A RabbitMQ takes its time to start, and to let thousands of clients in.
         let start = Duration::from_mins(if scenario.is_long() { 10 } else { 0 }) * rounds;
-        Duration::from_mins(1) + start + (heartbeats::SPREAD + self.idle) * 4 * rounds + self.round * rounds * 16
+        Duration::from_mins(1)
+            + start
+            + (heartbeats::SPREAD + self.idle) * 4 * rounds
+            + (self.round + self.latency) * rounds * 16
     }
 }
 

@@ -36,7 +36,7 @@ pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
     let [burdened, _] = &servers;
     // What the first clients and messages bring is there without anybody who stalls.
     let (publisher, readers) = latency::join(burdened, READING).await?;
-    latency::measure(publisher, &readers, FEWS_RATE, plan.round).await?;
+    latency::measure(publisher, &readers, FEWS_RATE, plan.latency).await?;
     drop(readers);
     let before = burdened.memory()?.rss;
     let address = burdened.address();
