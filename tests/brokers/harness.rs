@@ -172,6 +172,17 @@ impl Reader {
         }
     }
 
+    /// The next message, whatever happens to the connection meanwhile.
+    pub(crate) async fn next_after_break(&mut self) -> Delivery {
+        loop {
+            match self.event().await {
+                Event::Delivery(delivery) => return delivery,
+                Event::Restored => {}
+                other => panic!("a message was expected, not {other:?}"),
+            }
+        }
+    }
+
     /// The next message is this one.
     pub(crate) async fn expect(&mut self, body: &str) -> Delivery {
         let delivery = self.next().await;

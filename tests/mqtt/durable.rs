@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stompgate::broker::{Broker, BrokerError, Event, LinkState, Source, mqtt};
-use stompgate::message::{Delivery, Destination, DurableName, Outcome, Settlement, Usage};
+use stompgate::message::{Destination, DurableName, Outcome, Settlement, Usage};
 
 use crate::harness::{Client, Reader, in_time, text};
 use crate::mosquitto::Mosquitto;
@@ -41,17 +41,6 @@ async fn send(client: &Client, body: &str) {
     let mut message = client.message("/topic/x", body);
     message.destination = Destination::parse("/topic/news", Usage::Send, stompgate::message::Separators::Both).unwrap();
     assert_eq!(client.publish(message).await, Ok(Outcome::DONE));
-}
-
-/// The next message, whatever happens to the connection meanwhile.
-async fn next(reader: &mut Reader) -> Delivery {
-    loop {
-        match reader.event().await {
-            Event::Delivery(delivery) => return delivery,
-            Event::Restored => {}
-            other => panic!("a message was expected, not {other:?}"),
-        }
-    }
 }
 
 async fn the_last_to_come_reads_it(settings: mqtt::Settings) {
@@ -158,7 +147,7 @@ async fn a_cut_heals_and_is_no_takeover() {
             .await;
             send(&sender, &number.to_string()).await;
             // Whatever the reader is told, it is no end.
-            let delivery = next(&mut reader).await;
+            let delivery = reader.next_after_break().await;
             assert_eq!((text(&delivery.message), delivery.gap), (number.to_string(), false));
             reader.settle(&delivery, Settlement::Accept).await;
             in_time(broker.state().wait_for(|state| *state == LinkState::Up)).await.unwrap();
@@ -180,7 +169,7 @@ async fn a_cut_of_its_own_connection_alone_heals_and_is_no_takeover() {
             let accepted = proxy.accepted();
             proxy.cut_after(shared, how);
             send(&client, &number.to_string()).await;
-            let delivery = next(&mut reader).await;
+            let delivery = reader.next_after_break().await;
             assert_eq!((text(&delivery.message), delivery.gap), (number.to_string(), false));
             reader.settle(&delivery, Settlement::Accept).await;
             in_time(async {
@@ -202,7 +191,7 @@ async fn a_cut_of_its_own_connection_alone_heals_and_is_no_takeover() {
             }
         }
         send(&client, "end").await;
-        while text(&next(&mut other).await.message) != "end" {}
+        while text(&other.next_after_break().await.message) != "end" {}
     }
 }
 
@@ -233,7 +222,7 @@ async fn a_message_that_cannot_be_read_is_named_and_is_no_takeover() {
     assert_eq!(open(&client).await.err(), Some(poison));
     // Whoever can read it, does.
     let mut reader = open(&sender).await.unwrap();
-    assert_eq!(next(&mut reader).await.message.body.len(), 2_000);
+    assert_eq!(reader.next_after_break().await.message.body.len(), 2_000);
 }
 
 /// As `kill -9` does to a gateway: its sockets are closed, and nothing more is said on them.
@@ -264,7 +253,7 @@ async fn a_killed_gateway_leaves_it_behind(version: mqtt::Version) {
     let mut reader = open(&client).await.unwrap();
     let mut bodies = Vec::new();
     while bodies.last().is_none_or(|last| last != "5") {
-        let delivery = next(&mut reader).await;
+        let delivery = reader.next_after_break().await;
         reader.settle(&delivery, Settlement::Accept).await;
         bodies.push(text(&delivery.message));
         assert!(delivery.redelivered || bodies.last().unwrap() != "2");
@@ -324,11 +313,11 @@ async fn an_outage_of_the_broker_neither_loses_nor_repeats() {
         assert!(client.settle(&[&two], Settlement::Accept).await);
         server.run().await;
         in_time(broker.state().wait_for(|state| *state == LinkState::Up)).await.unwrap();
-        let three = next(&mut reader).await;
+        let three = reader.next_after_break().await;
         assert_eq!((text(&three.message).as_str(), three.gap), ("3", false));
         assert!(client.settle(&[&one, &three], Settlement::Accept).await);
         send(&client, "4").await;
-        let four = next(&mut reader).await;
+        let four = reader.next_after_break().await;
         assert_eq!((text(&four.message).as_str(), four.gap), ("4", false));
         reader.settle(&four, Settlement::Accept).await;
         reader.subscription.cancel(false).await.unwrap();
@@ -360,7 +349,7 @@ async fn what_was_settled_in_a_black_hole_does_not_come_again() {
         proxy.cut(Cut::Reset);
         proxy.pass();
         send(&sender, "4").await;
-        let four = next(&mut reader).await;
+        let four = reader.next_after_break().await;
         assert_eq!((text(&four.message).as_str(), four.gap), ("4", false));
         assert!(client.settle(&[&three, &four], Settlement::Accept).await);
         // Nor does it for the next reader.
@@ -370,6 +359,6 @@ async fn what_was_settled_in_a_black_hole_does_not_come_again() {
         proxy.pass();
         let mut reader = open(&client).await.unwrap();
         send(&sender, "5").await;
-        assert_eq!(text(&next(&mut reader).await.message), "5");
+        assert_eq!(text(&reader.next_after_break().await.message), "5");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stompgate::broker::{Broker, BrokerError, Event, LinkState, Source, Transaction, mqtt};
-use stompgate::message::{Delivery, Destination, Outcome, Separators, Settlement, Text, Usage};
+use stompgate::message::{Destination, Outcome, Separators, Settlement, Text, Usage};
 
 use crate::harness::{Client, Reader, in_time, text};
 use crate::mosquitto::Mosquitto;
@@ -254,7 +254,7 @@ async fn a_held_queue_is_settled_across_a_cut() {
         proxy.cut(Cut::Reset);
         proxy.pass();
         send(&sender, "5").await;
-        let five = next(&mut reader).await;
+        let five = reader.next_after_break().await;
         assert_eq!((text(&five.message).as_str(), five.gap), ("5", false));
         // The one had come by the connection before.
         assert!(client.settle(&[&taken[3], &five], Settlement::Accept).await);
@@ -267,20 +267,10 @@ async fn a_held_queue_is_settled_across_a_cut() {
         send(&sender, "6").await;
         let mut bodies = Vec::new();
         while bodies.last().is_none_or(|last| last != "6") {
-            bodies.push(text(&next(&mut reader).await.message));
+            bodies.push(text(&reader.next_after_break().await.message));
         }
         bodies.retain(|body| !["4", "5"].contains(&body.as_str())); // they stood behind 3
         assert_eq!(bodies, ["6"]);
-    }
-}
-
-async fn next(reader: &mut Reader) -> Delivery {
-    loop {
-        match reader.event().await {
-            Event::Delivery(delivery) => return delivery,
-            Event::Restored => {}
-            other => panic!("a message was expected, not {other:?}"),
-        }
     }
 }
 
