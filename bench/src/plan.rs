@@ -67,7 +67,7 @@ pub enum Scenario {
     FanOut,
     /// One publisher, one subscriber, a low fixed rate; beside the floor.
     Latency,
-    /// One producer with receipts; one and four consumers that acknowledge each message.
+    /// One producer with receipts; one and four consumers, in each ack mode.
     Queue,
     /// Connect, CONNECT, SUBSCRIBE.
     Connect,

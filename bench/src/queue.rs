@@ -1,4 +1,4 @@
-//! One producer with pipelined receipts, and consumers that acknowledge every message by itself.
+//! One producer with pipelined receipts, and consumers that acknowledge in each of the ways that STOMP has.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -14,6 +14,8 @@ use crate::report::Report;
 use crate::wire;
 
 const DESTINATION: &str = "/queue/bench";
+/// As in the header `ack` of SUBSCRIBE: not at all, all that came in one read at once, every message by itself.
+const MODES: [&str; 3] = ["auto", "client", "client-individual"];
 /// Receipts that the producer waits for at a time.
 const RECEIPTS: u64 = 100;
 /// Messages that may be in the queue and on their way.
@@ -30,14 +32,14 @@ struct Progress {
     changed: Notify,
 }
 
-/// Runs the scenario with one consumer and with four.
+/// Runs the scenario with one consumer and with four, in each mode.
 pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Result<()> {
-    for consumers in [1, 4] {
+    for (mode, consumers) in MODES.into_iter().flat_map(|mode| [(mode, 1), (mode, 4)]) {
         let server = gateway.start()?;
         let progress = Rc::new(Progress::default());
         for _ in 0..consumers {
-            let client = Client::subscribe(server.address(), 0, DESTINATION, "client-individual").await?;
-            tokio::task::spawn_local(watch(consume(client, Rc::clone(&progress)), Rc::clone(&progress)));
+            let client = Client::subscribe(server.address(), 0, DESTINATION, mode).await?;
+            tokio::task::spawn_local(watch(consume(client, mode, Rc::clone(&progress)), Rc::clone(&progress)));
         }
         let producer = Rc::new(Client::connect(server.address(), 0).await?);
         let receipts = count_receipts(Rc::clone(&producer), Rc::clone(&progress));
@@ -51,7 +53,7 @@ pub async fn run(gateway: &Gateway, plan: &Plan, report: &mut Report) -> io::Res
             cpu.push(usage.server / messages);
             own.push(usage.own);
         }
-        let scenario = format!("queue, receipts, {consumers} × client-individual");
+        let scenario = format!("queue, receipts, {consumers} × {mode}");
         report.add(&scenario, "messages/s", rate, &[]);
         report.add(&scenario, "CPU per message, µs", cpu, &[]);
         report.add(&scenario, "load generator's CPU, % of a core", own, &[]);
@@ -97,7 +99,7 @@ async fn count_receipts(producer: Rc<Client>, progress: Rc<Progress>) -> io::Res
     }
 }
 
-async fn consume(client: Client, progress: Rc<Progress>) -> io::Result<()> {
+async fn consume(client: Client, mode: &str, progress: Rc<Progress>) -> io::Result<()> {
     let mut last = None;
     let mut acks = Vec::new();
     loop {
@@ -110,13 +112,21 @@ async fn consume(client: Client, progress: Rc<Progress>) -> io::Result<()> {
                 }
                 last = Some(number);
                 progress.consumed(number)?;
+                if mode == "auto" {
+                    return Ok(());
+                }
+                if mode == "client" {
+                    acks.clear(); // this one is for those before it, too
+                }
                 let id = wire::header(frame, "ack").ok_or_else(|| io::Error::other("a MESSAGE without ack"))?;
                 wire::push_message(&[b"ACK\nid:", id, b"\n\n\0"].concat(), &mut acks);
                 Ok(())
             })
             .await?;
         progress.changed.notify_one();
-        client.send(&acks).await?;
+        if !acks.is_empty() {
+            client.send(&acks).await?;
+        }
     }
 }
 
