@@ -173,6 +173,7 @@ impl Reader {
     }
 
     /// The next message, whatever happens to the connection meanwhile.
+    #[cfg(feature = "mqtt")]
     pub(crate) async fn next_after_break(&mut self) -> Delivery {
         loop {
             match self.event().await {
