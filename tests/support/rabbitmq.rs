@@ -106,8 +106,8 @@ impl RabbitMq {
         format!("amqp://guest:guest@127.0.0.1:{}/{virtual_host}", self.port)
     }
 
-    /// Comes back when the queues that it has are on disk. RabbitMQ 3.10 says that a new one is there when it has written
-    /// that down, but once in a while up to two seconds before, and one that is killed between begins without the queue.
+    /// Comes back when the queues that it has are on disk. RabbitMQ 3.10 says once in a while that a new one is there before
+    /// it has written that down, and when it is killed then, it begins without the queue.
     #[allow(dead_code, reason = "not every program that shares this file kills it so soon")]
     pub(crate) async fn sync(&self) {
         self.control(&["eval", "mnesia:dump_log()."]).await;
